@@ -1,0 +1,1 @@
+//! kubectl foghorn: check, plan, why, status.

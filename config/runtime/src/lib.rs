@@ -1,0 +1,1 @@
+//! The shell that the programs share: watches, lease, events, health, metrics, telemetry.

@@ -1,0 +1,1 @@
+//! Gives Services of type LoadBalancer their addresses.

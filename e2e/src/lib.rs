@@ -1,0 +1,1 @@
+//! The real programs in a lab of network namespaces, asked as a client would ask.

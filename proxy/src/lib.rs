@@ -1,0 +1,1 @@
+//! Forwards what lands on a Service to its endpoints.

@@ -1,0 +1,1 @@
+//! What traffic to a Service must meet: the forwarding table and its verdict.

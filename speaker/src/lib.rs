@@ -1,0 +1,1 @@
+//! Announces the addresses of Services on the LAN.
