@@ -1,1 +1,15 @@
 //! What users and the cluster say, parsed into values that cannot be wrong.
+//!
+//! Everything that Foghorn decides from is a value of this package: pools and advertisements that the operator
+//! wrote, Services, endpoints and nodes that the API server reported, and the [`snapshot::Snapshot`] that holds
+//! them together. Nothing here reads a clock, opens a socket or logs.
+
+pub mod address;
+pub mod advertisement;
+pub mod endpoint;
+pub mod name;
+pub mod node;
+pub mod pool;
+pub mod selector;
+pub mod service;
+pub mod snapshot;
