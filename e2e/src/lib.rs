@@ -1,1 +1,22 @@
 //! The real programs in a lab of network namespaces, asked as a client would ask.
+//!
+//! Start at [`lab::Lab`]. Nothing here links a program of ours: what is tested is what users run.
+
+pub mod api;
+pub mod binaries;
+pub mod client;
+pub mod control_plane;
+pub mod failover;
+pub mod faults;
+pub mod http;
+pub mod kubectl;
+pub mod lab;
+pub mod lan;
+pub mod manifest;
+pub mod namespace;
+pub mod node;
+pub mod observer;
+pub mod program;
+pub mod stream;
+pub mod topology;
+pub mod wait;

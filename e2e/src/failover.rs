@@ -1,0 +1,170 @@
+//! One failover as the client sees it, and many of them in a table.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::client::{Protocol, Question, Target};
+use crate::faults::Direction;
+use crate::lab::{Lab, at};
+use crate::manifest::TCP_PORT;
+use crate::observer;
+use crate::stream::{Pace, Record, Stream};
+use crate::topology::NodeNumber;
+use crate::wait;
+
+/// How the announcing node goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Fault {
+    /// Its cable is pulled: it sees the carrier go.
+    LinkDown,
+    /// It is cut off without seeing it, as behind a switch that dies.
+    Silence,
+    /// Its speaker is killed (SIGKILL); the rest of the node lives.
+    SpeakerKilled,
+    /// Its speaker stands still (SIGSTOP); the rest of the node lives.
+    SpeakerPaused,
+}
+
+/// What happened in one trial.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Who announced the address before.
+    pub before: NodeNumber,
+    /// Who announces it after.
+    pub after: NodeNumber,
+    /// The longest time without any answer.
+    pub gap: Duration,
+    /// From the fault until the last question was asked that had no answer: endpoints on the dead node count here.
+    pub disturbed: Duration,
+    /// Everything that the client asked.
+    pub record: Record,
+}
+
+/// Lets the node that announces `vip` die, measures, and repairs it.
+pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
+    let target = Target {
+        address: at(vip, TCP_PORT),
+        protocol: Protocol::Tcp,
+    };
+    let before = wait_for_announcer(lab, vip)?;
+    let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
+    let quiet = stream.wait_for_answer(Duration::from_millis(500), PATIENCE, |_| true)?;
+    break_node(lab, before, fault)?;
+    let broken = stream.now();
+    let recovered = wait::until("another announcer", PATIENCE, || {
+        Ok(observer::announcer(&lab.client, vip)?.filter(|&node| node != before))
+    });
+    // What comes after the takeover belongs to the picture too.
+    let after_takeover = stream.now() + Duration::from_millis(500);
+    let answered = stream.wait_for_answer(after_takeover, PATIENCE, |_| true);
+    let record = stream.stop()?;
+    repair_node(lab, before, fault)?;
+    let after = recovered.with_context(|| record.to_string())?;
+    answered.with_context(|| record.to_string())?;
+    let record = record.since(quiet);
+    Ok(Trial {
+        before,
+        after,
+        gap: record.longest_gap().length,
+        disturbed: record
+            .last_loss()
+            .map_or(Duration::ZERO, |last| last.saturating_sub(broken)),
+        record,
+    })
+}
+
+/// Waits until exactly one node answers for an address.
+pub fn wait_for_announcer(lab: &Lab, vip: IpAddr) -> Result<NodeNumber> {
+    wait::until(
+        &format!("one node that answers for {vip}"),
+        PATIENCE,
+        || observer::announcer(&lab.client, vip),
+    )
+}
+
+fn break_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
+    match fault {
+        Fault::LinkDown => lab.faults.link_down(node),
+        Fault::Silence => {
+            lab.faults.lose(node, Direction::FromNode)?;
+            lab.faults.lose(node, Direction::ToNode)
+        }
+        Fault::SpeakerKilled => speaker(lab, node)?.kill(),
+        Fault::SpeakerPaused => speaker(lab, node)?.pause(),
+    }
+}
+
+fn repair_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
+    match fault {
+        Fault::LinkDown => lab.faults.link_up(node),
+        Fault::Silence => lab.faults.lose_nothing(),
+        Fault::SpeakerKilled => speaker(lab, node)?.start_again(),
+        Fault::SpeakerPaused => speaker(lab, node)?.resume(),
+    }
+}
+
+fn speaker(lab: &mut Lab, node: NodeNumber) -> Result<&mut crate::program::Program> {
+    lab.node_mut(node)?
+        .speaker
+        .as_mut()
+        .with_context(|| format!("no speaker runs on {node}"))
+}
+
+/// The gaps of some trials in numbers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Summary {
+    /// All of them, the shortest first.
+    sorted: Vec<Duration>,
+}
+
+impl Summary {
+    /// The summary of these.
+    pub fn of(durations: impl IntoIterator<Item = Duration>) -> Self {
+        let mut sorted: Vec<Duration> = durations.into_iter().collect();
+        sorted.sort();
+        Self { sorted }
+    }
+
+    /// The smallest duration that at least half of them do not exceed.
+    pub fn median(&self) -> Duration {
+        let index = self.sorted.len().div_ceil(2).saturating_sub(1);
+        self.sorted.get(index).copied().unwrap_or_default()
+    }
+
+    /// The longest one.
+    pub fn longest(&self) -> Duration {
+        self.sorted.last().copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "p50 {:>4} ms, max {:>4} ms, n = {}",
+            self.median().as_millis(),
+            self.longest().as_millis(),
+            self.sorted.len()
+        )
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_the_middle_and_the_end() {
+        let summary = Summary::of([40, 10, 30, 20].map(Duration::from_millis));
+        assert_eq!(summary.to_string(), "p50   20 ms, max   40 ms, n = 4");
+        assert_eq!(
+            Summary::of([]).to_string(),
+            "p50    0 ms, max    0 ms, n = 0"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! The wires: one bridge, the nodes and the client on it, and the router.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use crate::faults::Faults;
+use crate::namespace::{Namespace, ip};
+use crate::node::Node;
+use crate::topology::{
+    BRIDGE, CLIENT, CLIENT_IPV4, CLIENT_IPV6, INTERFACE, NODES, ROUTER_IPV4, ROUTER_IPV6,
+};
+
+/// A LAN with nodes on which nothing runs yet.
+#[derive(Debug)]
+pub struct Lan {
+    /// The nodes, in the order of their numbers.
+    pub nodes: Vec<Node>,
+    /// The outside machine.
+    pub client: Namespace,
+    /// Faults of the LAN.
+    pub faults: Faults,
+    /// The router's network.
+    pub outer: Namespace,
+}
+
+impl Lan {
+    /// Builds it in the network namespace of this program, which must be one of its own.
+    pub fn build() -> Result<Self> {
+        refuse_the_machine_itself()?;
+        build_bridge()?;
+        let client = plug_in(
+            CLIENT,
+            "port-client",
+            "02:00:00:00:01:00",
+            &format!("{CLIENT_IPV4}/24"),
+            &format!("{CLIENT_IPV6}/64"),
+        )?;
+        let nodes = NODES
+            .into_iter()
+            .map(Node::plug_in)
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            nodes,
+            client,
+            faults: Faults::prepare()?,
+            outer: Namespace::outer(),
+        })
+    }
+}
+
+/// Makes a network namespace with one interface on the LAN and a default route to the router.
+pub(crate) fn plug_in(
+    name: &str,
+    port: &str,
+    mac: &str,
+    ipv4: &str,
+    ipv6: &str,
+) -> Result<Namespace> {
+    let namespace = Namespace::create(name)?;
+    ip(&[
+        "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "address", mac, "netns",
+        name,
+    ])?;
+    ip(&["link", "set", port, "master", BRIDGE, "up"])?;
+    namespace.set_parameters(HOST)?;
+    namespace.configure(&format!(
+        "link set lo up
+         addr add {ipv4} dev {INTERFACE}
+         addr add {ipv6} dev {INTERFACE} nodad
+         link set {INTERFACE} up
+         route add default via {ROUTER_IPV4}
+         route add default via {ROUTER_IPV6}"
+    ))?;
+    Ok(namespace)
+}
+
+fn build_bridge() -> Result<()> {
+    let outer = Namespace::outer();
+    outer.set_parameters(HOST)?;
+    outer.set_parameters(FORWARDING)?;
+    ip(&[
+        "link",
+        "add",
+        BRIDGE,
+        "address",
+        "02:00:00:00:00:01",
+        "type",
+        "bridge",
+        "forward_delay",
+        "0",
+        "stp_state",
+        "0",
+        "mcast_snooping",
+        "0",
+    ])?;
+    let mut lines = format!(
+        "addr add {ROUTER_IPV4}/24 dev {BRIDGE}
+         addr add {ROUTER_IPV6}/64 dev {BRIDGE} nodad
+         link set {BRIDGE} up\n"
+    );
+    // As a home router would have them, so that Pods reach the LAN with their own addresses.
+    for node in NODES {
+        lines.push_str(&format!(
+            "route add {} via {}\nroute add {} via {}\n",
+            node.pod_network_ipv4(),
+            node.ipv4(),
+            node.pod_network_ipv6(),
+            node.ipv6()
+        ));
+    }
+    outer.configure(&lines)
+}
+
+fn refuse_the_machine_itself() -> Result<()> {
+    // In a user namespace made for one user, the map has one line for one ID.
+    let map = fs::read_to_string("/proc/self/uid_map")?;
+    if map.split_whitespace().nth(2) != Some("1") {
+        bail!(
+            "the lab is built only inside namespaces of its own: start this program by tools/in-namespaces"
+        );
+    }
+    Ok(())
+}
+
+/// Addresses are there at once: the lab knows that nobody else has them.
+pub(crate) const HOST: &str = "
+net.ipv6.conf.all.accept_dad=0
+net.ipv6.conf.default.accept_dad=0
+net.ipv6.conf.all.accept_ra=0
+net.ipv6.conf.default.accept_ra=0
+";
+
+/// What a node of a cluster needs, and the router too.
+pub(crate) const FORWARDING: &str = "
+net.ipv4.ip_forward=1
+net.ipv6.conf.all.forwarding=1
+net.ipv6.conf.default.forwarding=1
+";

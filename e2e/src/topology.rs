@@ -1,0 +1,135 @@
+//! Who has which address on the lab's LAN.
+//!
+//! ```text
+//!  outer 192.168.1.1 ── lan (bridge) ─┬─ node-1 192.168.1.11   Pods 10.244.1.0/24
+//!  (control plane, router)            ├─ node-2 192.168.1.12   Pods 10.244.2.0/24
+//!                                     ├─ node-3 192.168.1.13   Pods 10.244.3.0/24
+//!                                     └─ client 192.168.1.100  knows nothing of Kubernetes
+//! ```
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The numbers of the nodes.
+pub const NODES: [NodeNumber; 3] = [NodeNumber(1), NodeNumber(2), NodeNumber(3)];
+
+/// The name of the bridge that is the LAN.
+pub const BRIDGE: &str = "lan";
+
+/// The client's network namespace.
+pub const CLIENT: &str = "client";
+
+/// The interface that a node or the client has on the LAN.
+pub const INTERFACE: &str = "eth0";
+
+/// The router and control plane, IPv4.
+pub const ROUTER_IPV4: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+/// The router and control plane, IPv6.
+pub const ROUTER_IPV6: Ipv6Addr = lan_ipv6(0x1);
+/// The outside client, IPv4.
+pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 100);
+/// The outside client, IPv6.
+pub const CLIENT_IPV6: Ipv6Addr = lan_ipv6(0x100);
+
+/// What pools may give away, IPv4: nothing else of the lab lies in it.
+pub const POOL_IPV4: &str = "192.168.1.128-192.168.1.254";
+/// What pools may give away, IPv6.
+pub const POOL_IPV6: &str = "fd12:3456:789a:1::f:0/120";
+
+/// The networks of all Pods, IPv4 and IPv6.
+pub const CLUSTER_CIDR: &str = "10.244.0.0/16,fd12:3456:789a:f400::/56";
+
+/// One of the two IP families.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Family {
+    /// IPv4
+    Ipv4,
+    /// IPv6
+    Ipv6,
+}
+
+impl Family {
+    /// Both, IPv4 first.
+    pub const BOTH: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}
+
+/// Which of the nodes: 1, 2 or 3.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct NodeNumber(u8);
+
+impl NodeNumber {
+    /// The name, also of its network namespace: `node-1`.
+    pub fn name(self) -> String {
+        format!("node-{}", self.0)
+    }
+
+    /// The node of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        NODES.into_iter().find(|node| node.name() == name)
+    }
+
+    /// The bridge's port that the node's cable is plugged into.
+    pub fn port(self) -> String {
+        format!("port-{}", self.0)
+    }
+
+    /// The MAC address on the LAN: its last octet reads like the last part of the IP addresses.
+    pub fn mac(self) -> String {
+        format!("02:00:00:00:00:1{}", self.0)
+    }
+
+    /// The address on the LAN, IPv4.
+    pub const fn ipv4(self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, 1, 10 + self.0)
+    }
+
+    /// The address on the LAN, IPv6: `::11` for node 1, as a person would choose it.
+    pub const fn ipv6(self) -> Ipv6Addr {
+        lan_ipv6(0x10 + self.0 as u16)
+    }
+
+    /// The address on the LAN of one family.
+    pub const fn address(self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => IpAddr::V4(self.ipv4()),
+            Family::Ipv6 => IpAddr::V6(self.ipv6()),
+        }
+    }
+
+    /// The network of its Pods, IPv4.
+    pub fn pod_network_ipv4(self) -> String {
+        format!("10.244.{}.0/24", self.0)
+    }
+
+    /// The network of its Pods, IPv6.
+    pub fn pod_network_ipv6(self) -> String {
+        format!("fd12:3456:789a:f40{}::/64", self.0)
+    }
+}
+
+impl fmt::Display for NodeNumber {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "node-{}", self.0)
+    }
+}
+
+const fn lan_ipv6(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 1, 0, 0, 0, last)
+}
