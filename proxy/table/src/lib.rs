@@ -1,1 +1,24 @@
-//! What traffic to a Service must meet: the forwarding table and its verdict.
+//! What traffic to a Service must meet.
+//!
+//! [`compile_service`] turns one Service into its part of the table; [`ForwardingTable::update`] takes that part in and
+//! says which frontends are different now; [`ForwardingTable::verdict`] says for every flow what Kubernetes promises.
+//! Each data plane compiles the table into its own terms and is held to that verdict by the laws.
+
+mod compile;
+mod context;
+mod eligible;
+mod flow;
+mod frontend;
+#[cfg(any(test, feature = "generate"))]
+pub mod generate;
+mod table;
+mod verdict;
+
+pub use compile::{compile_service, is_served};
+pub use context::{NodeContext, PodDetection};
+pub use flow::{Arrival, Destination, Flow, Origin, Reason, Verdict};
+pub use frontend::{
+    Endpoint, EndpointSet, Frontend, FrontendKey, FrontendKind, HealthCheck, Masquerade, Outcome,
+    Place, ServiceTable, UndefinedPort,
+};
+pub use table::{AddressChange, ForwardingTable, FrontendChange, TableChange};
