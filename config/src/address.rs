@@ -53,7 +53,7 @@ pub struct AddressRange {
 
 /// Why a text is not an address range, and what to write instead.
 #[expect(missing_docs, reason = "the messages say it")]
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, thiserror::Error)]
 pub enum RangeError {
     #[error("{first}-{last} runs backwards: swap the two addresses")]
     Reversed { first: IpAddr, last: IpAddr },

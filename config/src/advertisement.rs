@@ -1,5 +1,8 @@
 //! How and from where addresses are announced.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::name::{AdvertisementName, PoolName};
 use crate::pool::{Origin, Pool};
 use crate::selector::{LabelSelector, Labels, any_matches};
@@ -41,7 +44,20 @@ pub struct Preference {
 }
 
 /// Whether an address goes back to a better node that returned.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
+)]
 pub enum Failback {
     /// The owner keeps it for as long as it is fit.
     #[default]
@@ -53,7 +69,20 @@ pub enum Failback {
 }
 
 /// What a part of the nodes does that cannot hear the rest.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
+)]
 pub enum PartitionPolicy {
     /// Each side serves its clients.
     #[default]

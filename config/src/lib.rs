@@ -6,10 +6,27 @@
 
 pub mod address;
 pub mod advertisement;
+pub mod annotation;
+pub mod catalogue;
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "every printer column has a name and a type"
+)]
+#[expect(
+    unreachable_pub,
+    reason = "the derive of the schema repeats the types where they cannot be reached"
+)]
+pub mod crd;
+pub mod declaration;
 pub mod endpoint;
+pub mod file;
+mod located;
+pub mod metallb;
 pub mod name;
 pub mod node;
 pub mod pool;
+pub mod refusal;
+mod schema;
 pub mod selector;
 pub mod service;
 pub mod snapshot;

@@ -98,7 +98,7 @@ impl fmt::Debug for ServiceKey {
 }
 
 /// Why a text is not the key of a Service.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, thiserror::Error)]
 #[error("\"{0}\" is not the key of a Service: write NAMESPACE/NAME")]
 pub struct ServiceKeyError(String);
 

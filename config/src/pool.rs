@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::address::{AddressRange, IpFamily};
 use crate::name::{PoolName, ServiceKey};
 use crate::selector::{LabelSelector, Labels, any_matches};
@@ -56,7 +59,20 @@ pub struct Reservation {
 }
 
 /// What happens to an address in use that an edit takes out of the pool.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
+)]
 pub enum OnInUse {
     /// The Service keeps it until it goes; condition and Event say so.
     #[default]

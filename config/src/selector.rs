@@ -23,7 +23,7 @@ enum Requirement {
 
 /// Why a label selector is not one.
 #[expect(missing_docs, reason = "the messages say it")]
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, thiserror::Error)]
 pub enum SelectorError {
     #[error(
         "\"{0}\" is not an operator of a label selector: write In, NotIn, Exists or DoesNotExist"
