@@ -4,6 +4,8 @@
 //! says which frontends are different now; [`ForwardingTable::verdict`] says for every flow what Kubernetes promises.
 //! Each data plane compiles the table into its own terms and is held to that verdict by the laws.
 
+#[cfg(test)]
+mod cases;
 mod compile;
 mod context;
 mod eligible;
@@ -11,6 +13,8 @@ mod flow;
 mod frontend;
 #[cfg(any(test, feature = "generate"))]
 pub mod generate;
+#[cfg(test)]
+mod laws;
 mod table;
 mod verdict;
 
