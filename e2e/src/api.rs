@@ -1,6 +1,6 @@
 //! The Kubernetes API in plain HTTP, as `kubectl proxy` offers it: quick enough to ask many times a second.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,11 @@ impl Api {
         let (status, reader) =
             http::open(self.server, &Request::get(&path), Instant::now() + patience)?;
         ensure!(status == 200, "watch of {collection}: {status}");
-        Ok(Watch { reader })
+        Ok(Watch {
+            reader,
+            line: Vec::new(),
+            ended: false,
+        })
     }
 
     fn write(&self, method: &str, path: &str, content_type: &str, object: &Value) -> Result<Value> {
@@ -116,17 +120,19 @@ impl Api {
 #[derive(Debug)]
 pub struct Watch {
     reader: BufReader<TcpStream>,
+    /// What of a line has come so far.
+    line: Vec<u8>,
+    ended: bool,
 }
 
 impl Watch {
-    /// The next change: its type (`ADDED`, ..) and the object. `None` when the stream has ended or `patience` is over.
+    /// The next change: its type (`ADDED`, ..) and the object. `None` if there is none within `patience`.
     pub fn next(&mut self, patience: Duration) -> Result<Option<(String, Value)>> {
         self.reader.get_ref().set_read_timeout(Some(patience))?;
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
-            Ok(0) => Ok(None),
-            Ok(_) => {
-                let mut event: Value = serde_json::from_str(&line)?;
+        match self.reader.read_until(b'\n', &mut self.line) {
+            Ok(_) if self.line.ends_with(b"\n") => {
+                let mut event: Value = serde_json::from_slice(&self.line)?;
+                self.line.clear();
                 let kind = event
                     .get("type")
                     .and_then(Value::as_str)
@@ -135,9 +141,18 @@ impl Watch {
                 let object = event.get_mut("object").map(Value::take).unwrap_or_default();
                 Ok(Some((kind, object)))
             }
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock) => Ok(None),
+            Ok(_) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the server has ended it: watch again from the last resource version.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 }
 

@@ -12,7 +12,7 @@ use crate::binaries::Binaries;
 use crate::namespace::{Namespace, output};
 use crate::node::Node;
 use crate::program::{Program, Recipe};
-use crate::topology::{CLUSTER_CIDR, ROUTER_IPV4};
+use crate::topology::{CLUSTER_CIDR, NODES, ROUTER_IPV4, ROUTER_IPV6};
 use crate::wait;
 
 /// etcd, the API server, the controllers, the scheduler, and a `kubectl proxy` to talk to the API in plain HTTP.
@@ -33,12 +33,7 @@ impl ControlPlane {
     pub fn start(kubernetes: &Path, directory: &Path, logs: &Path) -> Result<Self> {
         let outer = Namespace::outer();
         let etcd = Program::start(etcd(kubernetes, &outer), logs)?;
-        output(
-            Command::new(kubernetes)
-                .arg("pki")
-                .arg("--directory")
-                .arg(pki(directory)),
-        )?;
+        make_keys(kubernetes, &pki(directory))?;
         let api_server = Program::start(api_server(kubernetes, &pki(directory), &outer), logs)?;
         Ok(Self {
             directory: directory.to_owned(),
@@ -66,8 +61,8 @@ impl ControlPlane {
             api.text("/readyz")
         })?;
         for recipe in [
-            scheduler(&self.kubernetes, &kubeconfig, &outer),
-            controllers(&self.kubernetes, &kubeconfig, &pki(&self.directory), &outer),
+            scheduler(&self.kubernetes, &pki(&self.directory), &outer),
+            controllers(&self.kubernetes, &pki(&self.directory), &outer),
         ] {
             self.others.push(Program::start(recipe, &self.logs)?);
         }
@@ -94,83 +89,209 @@ impl ControlPlane {
 }
 
 /// The node agent of a node.
-pub fn node_agent(
-    binaries: &Binaries,
-    _directory: &Path,
-    kubeconfig: &Path,
-    node: &Node,
-) -> Result<Recipe> {
+pub fn node_agent(binaries: &Binaries, directory: &Path, node: &Node) -> Result<Recipe> {
     let number = node.number;
+    let pki = pki(directory);
     Ok(Recipe::new(
         format!("node-agent-{number}"),
         binaries.kubernetes()?,
         &node.namespace,
     )
     .arg("node-agent")
-    .arg(format!("--kubeconfig={}", kubeconfig.display()))
-    .arg(format!("--node-name={number}"))
-    .arg(format!("--image=agnhost={}", binaries.agnhost()?.display())))
+    .args([
+        "--node-name",
+        &number.name(),
+        "--node-netns",
+        &number.name(),
+    ])
+    .args([
+        "--node-addresses",
+        &format!("{},{}", number.ipv4(), number.ipv6()),
+    ])
+    .args([
+        "--pod-networks",
+        &format!(
+            "{},{}",
+            number.pod_network_ipv4(),
+            number.pod_network_ipv6()
+        ),
+    ])
+    .arg("--kubeconfig")
+    .arg(pki.join(format!("node-{number}.kubeconfig")))
+    .arg("--network-kubeconfig")
+    .arg(pki.join("kube-proxy.kubeconfig"))
+    .args(["--state-directory", &format!("/run/{number}")])
+    .args([
+        "--image",
+        &format!("agnhost={}", binaries.agnhost()?.display()),
+    ]))
+}
+
+/// The real kube-proxy of a node, in nftables mode.
+pub fn kube_proxy(binaries: &Binaries, directory: &Path, node: &Node) -> Result<Recipe> {
+    Ok(Recipe::new(
+        format!("kube-proxy-{}", node.number),
+        binaries.kubernetes()?,
+        &node.namespace,
+    )
+    .args(["kube-proxy", "--proxy-mode", "nftables"])
+    .args(["--hostname-override", &node.number.name()])
+    .args(["--cluster-cidr", CLUSTER_CIDR])
+    .arg("--kubeconfig")
+    .arg(pki(directory).join("kube-proxy.kubeconfig"))
+    // Limits of the whole machine are not the lab's to set.
+    .args(["--conntrack-max-per-core", "0", "--conntrack-min", "0"])
+    .args([
+        "--conntrack-tcp-timeout-established",
+        "0",
+        "--conntrack-tcp-timeout-close-wait",
+        "0",
+    ]))
+}
+
+fn make_keys(kubernetes: &Path, pki: &Path) -> Result<()> {
+    let mut command = Command::new(kubernetes);
+    command
+        .args([
+            "pki",
+            "--server-address",
+            &format!("{ROUTER_IPV4},{ROUTER_IPV6}"),
+        ])
+        .args(["--server-url", &format!("https://{ROUTER_IPV4}:6443")])
+        .arg("--directory")
+        .arg(pki);
+    for node in NODES {
+        command.args(["--node", &node.name()]);
+    }
+    output(&mut command)?;
+    Ok(())
 }
 
 fn etcd(kubernetes: &Path, outer: &Namespace) -> Recipe {
     // In the memory that is /run: nobody needs the data after the lab's end.
     Recipe::new("etcd", kubernetes, outer)
-        .arg("etcd")
         .args([
-            "--data-dir=/run/etcd",
+            "etcd",
+            "--data-dir",
+            "/run/etcd",
             "--unsafe-no-fsync",
-            "--log-level=warn",
+            "--log-level",
+            "warn",
         ])
         .args([
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
+            "--listen-client-urls",
+            ETCD,
+            "--advertise-client-urls",
+            ETCD,
         ])
-        .args(["--listen-peer-urls=http://127.0.0.1:2380"])
+        .args([
+            "--listen-peer-urls",
+            ETCD_PEER,
+            "--initial-advertise-peer-urls",
+            ETCD_PEER,
+        ])
+        .args(["--initial-cluster", &format!("default={ETCD_PEER}")])
 }
 
 fn api_server(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
-    let file = |flag: &str, name: &str| format!("--{flag}={}", pki.join(name).display());
-    Recipe::new("kube-apiserver", kubernetes, outer)
-        .arg("kube-apiserver")
+    let mut recipe = Recipe::new("kube-apiserver", kubernetes, outer)
+        .args(["kube-apiserver", "--etcd-servers", ETCD])
         .args([
-            "--etcd-servers=http://127.0.0.1:2379",
-            "--secure-port=6443",
-            "--authorization-mode=Node,RBAC",
+            "--advertise-address",
+            &ROUTER_IPV4.to_string(),
+            "--bind-address",
+            "::",
         ])
-        .arg(format!("--advertise-address={ROUTER_IPV4}"))
-        .arg(format!("--service-cluster-ip-range={SERVICE_CIDR}"))
-        .arg("--service-account-issuer=https://kubernetes.default.svc")
+        .args(["--secure-port", "6443", "--cert-dir", "/run/apiserver"])
         .args([
-            file("client-ca-file", "ca.crt"),
-            file("tls-cert-file", "apiserver.crt"),
-            file("tls-private-key-file", "apiserver.key"),
-            file("service-account-key-file", "service-account.key"),
-            file("service-account-signing-key-file", "service-account.key"),
+            "--authorization-mode",
+            "Node,RBAC",
+            "--enable-admission-plugins",
+            "NodeRestriction",
         ])
+        .args(["--service-cluster-ip-range", SERVICE_CIDR])
+        .args([
+            "--service-account-issuer",
+            "https://kubernetes.default.svc.cluster.local",
+        ])
+        .args(["--kubelet-preferred-address-types", "InternalIP"])
+        .args(["--requestheader-allowed-names", "front-proxy-client"])
+        .args(["--requestheader-extra-headers-prefix", "X-Remote-Extra-"])
+        .args(["--requestheader-group-headers", "X-Remote-Group"])
+        .args(["--requestheader-username-headers", "X-Remote-User"]);
+    for (flag, file) in [
+        ("--tls-cert-file", "apiserver.crt"),
+        ("--tls-private-key-file", "apiserver.key"),
+        ("--client-ca-file", "ca.crt"),
+        ("--service-account-key-file", "sa.pub"),
+        ("--service-account-signing-key-file", "sa.key"),
+        (
+            "--kubelet-client-certificate",
+            "apiserver-kubelet-client.crt",
+        ),
+        ("--kubelet-client-key", "apiserver-kubelet-client.key"),
+        ("--requestheader-client-ca-file", "front-proxy-ca.crt"),
+        ("--proxy-client-cert-file", "front-proxy-client.crt"),
+        ("--proxy-client-key-file", "front-proxy-client.key"),
+    ] {
+        recipe = recipe.arg(flag).arg(pki.join(file));
+    }
+    recipe
 }
 
-fn scheduler(kubernetes: &Path, kubeconfig: &Path, outer: &Namespace) -> Recipe {
-    Recipe::new("kube-scheduler", kubernetes, outer)
-        .args(["kube-scheduler", "--leader-elect=false"])
-        .arg(format!("--kubeconfig={}", kubeconfig.display()))
+fn scheduler(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
+    let recipe = Recipe::new("kube-scheduler", kubernetes, outer)
+        .args([
+            "kube-scheduler",
+            "--leader-elect=false",
+            "--bind-address",
+            "127.0.0.1",
+        ])
+        .args(["--cert-dir", "/run/scheduler"]);
+    with_kubeconfig(recipe, &pki.join("scheduler.kubeconfig"))
 }
 
-fn controllers(kubernetes: &Path, kubeconfig: &Path, pki: &Path, outer: &Namespace) -> Recipe {
-    Recipe::new("kube-controller-manager", kubernetes, outer)
+fn controllers(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
+    let mut recipe = Recipe::new("kube-controller-manager", kubernetes, outer)
         .args([
             "kube-controller-manager",
             "--leader-elect=false",
-            "--allocate-node-cidrs=false",
+            "--bind-address",
+            "127.0.0.1",
         ])
-        .arg(format!("--cluster-cidr={CLUSTER_CIDR}"))
-        .arg(format!("--service-cluster-ip-range={SERVICE_CIDR}"))
-        .arg(format!("--kubeconfig={}", kubeconfig.display()))
-        .arg(format!("--root-ca-file={}", pki.join("ca.crt").display()))
-        .arg(format!(
-            "--service-account-private-key-file={}",
-            pki.join("service-account.key").display()
-        ))
-        .arg("--use-service-account-credentials=true")
+        .args(["--cert-dir", "/run/controller-manager"])
+        .args(["--allocate-node-cidrs", "--cluster-cidr", CLUSTER_CIDR])
+        .args([
+            "--node-cidr-mask-size-ipv4",
+            "24",
+            "--node-cidr-mask-size-ipv6",
+            "64",
+        ])
+        .args([
+            "--service-cluster-ip-range",
+            SERVICE_CIDR,
+            "--use-service-account-credentials",
+        ]);
+    for (flag, file) in [
+        ("--service-account-private-key-file", "sa.key"),
+        ("--root-ca-file", "ca.crt"),
+        ("--cluster-signing-cert-file", "ca.crt"),
+        ("--cluster-signing-key-file", "ca.key"),
+    ] {
+        recipe = recipe.arg(flag).arg(pki.join(file));
+    }
+    with_kubeconfig(recipe, &pki.join("controller-manager.kubeconfig"))
+}
+
+fn with_kubeconfig(mut recipe: Recipe, kubeconfig: &Path) -> Recipe {
+    for flag in [
+        "--kubeconfig",
+        "--authentication-kubeconfig",
+        "--authorization-kubeconfig",
+    ] {
+        recipe = recipe.arg(flag).arg(kubeconfig);
+    }
+    recipe
 }
 
 fn pki(directory: &Path) -> PathBuf {
@@ -178,5 +299,7 @@ fn pki(directory: &Path) -> PathBuf {
 }
 
 const SERVICE_CIDR: &str = "10.96.0.0/16,fd12:3456:789a:10::/112";
+const ETCD: &str = "http://127.0.0.1:2379";
+const ETCD_PEER: &str = "http://127.0.0.1:2380";
 const PROXY_PORT: u16 = 8001;
 const PATIENCE: Duration = Duration::from_secs(60);

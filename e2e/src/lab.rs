@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -19,10 +19,11 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::binaries::Binaries;
-use crate::control_plane::{ControlPlane, node_agent};
+use crate::control_plane::{ControlPlane, kube_proxy, node_agent};
 use crate::faults::Faults;
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
+use crate::manifest;
 use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::program::{Program, Recipe, tail};
@@ -53,6 +54,8 @@ pub struct Options {
     pub proxy: ServiceProxy,
     /// How much our programs log: `info`, `debug`, ...
     pub log_level: String,
+    /// Whether the controller and the speakers also read the files in the run's folder `config`.
+    pub configuration_files: bool,
 }
 
 impl Options {
@@ -64,6 +67,7 @@ impl Options {
             speakers: true,
             proxy: ServiceProxy::Foghorn,
             log_level: "info".to_owned(),
+            configuration_files: false,
         }
     }
 
@@ -128,19 +132,11 @@ impl Lab {
         control_plane.wait_until_ready()?;
 
         let kubeconfig = control_plane.kubeconfig();
-        let heartbeat_key = directory.join("heartbeat.key");
-        fs::write(
-            &heartbeat_key,
-            "the heartbeat key of the lab, 32 octets or more\n",
-        )?;
         for node in &mut nodes {
-            let agent = node_agent(&binaries, directory, &kubeconfig, node)?;
+            let agent = node_agent(&binaries, directory, node)?;
             node.agent = Some(Program::start(agent, &logs)?);
         }
         let kubectl = Kubectl::new(&kubernetes, &kubeconfig);
-        if options.controller || options.speakers {
-            install_custom_resources(&binaries, &kubectl)?;
-        }
         let mut lab = Self {
             controller: None,
             nodes,
@@ -155,41 +151,78 @@ impl Lab {
             start_time: Duration::ZERO,
         };
         lab.write_scripts()?;
-        if options.controller {
-            let recipe = Recipe::new(
-                "foghorn-controller",
-                lab.binaries.foghorn("foghorn-controller")?,
-                &lab.outer,
-            )
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .args(["--log-level", &options.log_level]);
-            lab.controller = Some(Program::start(recipe, &logs)?);
+        if options.controller || options.speakers {
+            install_custom_resources(&lab.binaries, &lab.kubectl)?;
         }
-        for node in &mut lab.nodes {
-            if options.speakers {
-                let file = lab.binaries.foghorn("foghorn-speaker")?;
-                let recipe = foghorn(file, "speaker", node, &kubeconfig, &options.log_level)
-                    .arg("--heartbeat-key-file")
-                    .arg(&heartbeat_key);
-                node.speaker = Some(Program::start(recipe, &logs)?);
-            }
-            let recipe = match options.proxy {
-                ServiceProxy::Foghorn => {
-                    let file = lab.binaries.foghorn("foghorn-proxy")?;
-                    foghorn(file, "proxy", node, &kubeconfig, &options.log_level)
-                        .args(["--cluster-cidr", CLUSTER_CIDR])
-                }
-                ServiceProxy::KubeProxy => kube_proxy(&kubernetes, node, &kubeconfig),
-                ServiceProxy::None => continue,
-            };
-            node.proxy = Some(Program::start(recipe, &logs)?);
-        }
+        lab.start_programs(options)?;
         wait::until_ok("ready nodes", Duration::from_secs(30), || {
             lab.expect_nodes_ready()
         })?;
         lab.start_time = begin.elapsed();
         Ok(lab)
+    }
+
+    fn start_programs(&mut self, options: &Options) -> Result<()> {
+        let logs = logs(&self.directory);
+        let heartbeat_key = self.directory.join("heartbeat.key");
+        fs::write(
+            &heartbeat_key,
+            "the heartbeat key of the lab, 32 octets or more\n",
+        )?;
+        fs::create_dir(self.configuration())?;
+        let kubeconfig = self.control_plane.kubeconfig();
+        let binaries = &self.binaries;
+        let configuration = self.directory.join("config");
+        let program = |part: &str, suffix: &str, namespace: &Namespace| -> Result<Recipe> {
+            let name = format!("foghorn-{part}");
+            let recipe = Recipe::new(
+                format!("{name}{suffix}"),
+                binaries.foghorn(&name)?,
+                namespace,
+            )
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .args(["--log-level", &options.log_level]);
+            Ok(if options.configuration_files && part != "proxy" {
+                recipe.arg("--config").arg(&configuration)
+            } else {
+                recipe
+            })
+        };
+        if options.controller {
+            self.controller = Some(Program::start(
+                program("controller", "", &self.outer)?,
+                &logs,
+            )?);
+        }
+        for node in &mut self.nodes {
+            let name = node.number.name();
+            let suffix = format!("-{name}");
+            if options.speakers {
+                let recipe = program("speaker", &suffix, &node.namespace)?
+                    .args(["--node-name", &name])
+                    .arg("--heartbeat-key-file")
+                    .arg(&heartbeat_key);
+                node.speaker = Some(Program::start(recipe, &logs)?);
+            }
+            let recipe = match options.proxy {
+                ServiceProxy::Foghorn => program("proxy", &suffix, &node.namespace)?.args([
+                    "--node-name",
+                    &name,
+                    "--cluster-cidr",
+                    CLUSTER_CIDR,
+                ]),
+                ServiceProxy::KubeProxy => kube_proxy(binaries, &self.directory, node)?,
+                ServiceProxy::None => continue,
+            };
+            node.proxy = Some(Program::start(recipe, &logs)?);
+        }
+        Ok(())
+    }
+
+    /// The folder that `--config` names, if the options say so.
+    pub fn configuration(&self) -> PathBuf {
+        self.directory.join("config")
     }
 
     /// One of the nodes.
@@ -220,6 +253,19 @@ impl Lab {
     /// Fails if a program has ended that nobody ended.
     pub fn expect_all_running(&mut self) -> Result<()> {
         self.programs().try_for_each(Program::expect_running)
+    }
+
+    /// Makes three Pods, one on each node, and a dual-stack Service of type LoadBalancer before them.
+    pub fn create_web(&self, name: &str) -> Result<()> {
+        self.api.create(
+            "/apis/apps/v1/namespaces/default/deployments",
+            &manifest::deployment(name, 3),
+        )?;
+        self.api.create(
+            "/api/v1/namespaces/default/services",
+            &manifest::load_balancer(name),
+        )?;
+        Ok(())
     }
 
     /// The external addresses that a Service has, in the order of its status.
@@ -282,6 +328,21 @@ impl Lab {
                 !families.is_empty() && families.values().all(|pods| pods.len() == count);
             Ok(complete.then(|| families.into_values().next().unwrap_or_default()))
         })
+    }
+
+    /// The network namespace of the Pod that has this address.
+    pub fn pod_namespace(&self, address: IpAddr) -> Result<Namespace> {
+        for entry in fs::read_dir("/run/netns")? {
+            let namespace = Namespace::named(&entry?.file_name().to_string_lossy());
+            // A namespace that goes away while we look belongs to another Pod.
+            if namespace
+                .run(|| has_address(address))
+                .is_ok_and(|found| found)
+            {
+                return Ok(namespace);
+            }
+        }
+        bail!("no network namespace has {address}")
     }
 
     fn expect_nodes_ready(&self) -> Result<()> {
@@ -388,32 +449,9 @@ pub fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-fn foghorn(file: PathBuf, part: &str, node: &Node, kubeconfig: &Path, log_level: &str) -> Recipe {
-    Recipe::new(
-        format!("foghorn-{part}-{}", node.number),
-        file,
-        &node.namespace,
-    )
-    .arg("--kubeconfig")
-    .arg(kubeconfig)
-    .args(["--node-name", &node.number.name(), "--log-level", log_level])
-}
-
-fn kube_proxy(kubernetes: &Path, node: &Node, kubeconfig: &Path) -> Recipe {
-    Recipe::new(
-        format!("kube-proxy-{}", node.number),
-        kubernetes,
-        &node.namespace,
-    )
-    .args([
-        "kube-proxy",
-        "--proxy-mode=nftables",
-        "--conntrack-max-per-core=0",
-        "--conntrack-min=0",
-    ])
-    .arg(format!("--kubeconfig={}", kubeconfig.display()))
-    .arg(format!("--hostname-override={}", node.number))
-    .arg(format!("--cluster-cidr={CLUSTER_CIDR}"))
+fn has_address(address: IpAddr) -> bool {
+    // Binding to an address works only where it is.
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn install_custom_resources(binaries: &Binaries, kubectl: &Kubectl) -> Result<()> {

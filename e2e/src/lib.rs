@@ -17,6 +17,7 @@ pub mod namespace;
 pub mod node;
 pub mod observer;
 pub mod program;
+pub mod random;
 pub mod stream;
 pub mod topology;
 pub mod wait;

@@ -120,6 +120,11 @@ impl Program {
         &self.recipe.name
     }
 
+    /// How it is started.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
     /// How it is started; a change counts from its next start.
     pub fn recipe_mut(&mut self) -> &mut Recipe {
         &mut self.recipe

@@ -1,0 +1,98 @@
+# The two commands: `make demo` and `make test`. `make help` lists the others.
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+LAB := $(TARGET)/lab
+PROFILE ?= dev
+PROGRAMS := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+TRIALS ?= 20
+FAULT ?= link-down
+
+export PATH := $(PATH):/usr/sbin:/sbin
+CARGO := cargo
+# Builds outside, with the network; runs each test program in namespaces of its own.
+CARGO_IN_NAMESPACES := $(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/tools/in-namespaces"]'
+IN_LAB := $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) -p e2e
+GO_FILES := $(shell find e2e/kubernetes -type f -not -name '*_test.go' -not -name '*.md')
+TIMED := @tools/timed
+
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@echo 'make demo              the whole product in a lab of network namespaces (KEEP=1 leaves it running)'
+	@echo 'make test              everything that a change must pass'
+	@echo
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' Makefile | grep -v -e '^make demo|' -e '^make test|' -e '^make help|' \
+		| awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: build lab ## The whole product in a lab of network namespaces
+	@tools/in-namespaces $(PROGRAMS)/lab demo $(if $(KEEP),--keep)
+
+.PHONY: up
+up: build lab ## A lab with Foghorn in it, to look around
+	@tools/in-namespaces $(PROGRAMS)/lab up
+
+.PHONY: test
+test: check-format lint test-unit test-kernel test-main ## Everything that a change must pass
+
+.PHONY: check-format
+check-format: prerequisites
+	$(TIMED) 'Format' $(CARGO) fmt --all --check
+	@unformatted=$$(gofmt -l e2e/kubernetes); [ -z "$$unformatted" ] || { echo "gofmt wants changes in: $$unformatted"; exit 1; }
+
+.PHONY: lint
+lint: prerequisites
+	$(TIMED) 'Lints' $(CARGO) clippy --workspace --all-targets -- -D warnings
+
+.PHONY: test-unit
+test-unit: prerequisites ## Unit tests and laws: no special rights
+	$(TIMED) 'Unit tests and laws' $(CARGO) test --profile $(PROFILE) --workspace
+	$(TIMED) "Unit tests of the lab's Kubernetes" go -C e2e/kubernetes test ./internal/...
+
+.PHONY: test-kernel
+test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
+	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e -- --ignored --test-threads 1
+
+.PHONY: test-main
+test-main: build lab ## The main job, end to end: every frontend of 20 Services answers
+	$(TIMED) "The lab's instruments" $(IN_LAB) --test lan -- --ignored
+	$(TIMED) 'The main job, end to end' $(IN_LAB) --test main_job -- --ignored --nocapture
+
+.PHONY: test-e2e
+test-e2e: build lab ## The other end-to-end suites
+	$(TIMED) 'End to end' $(IN_LAB) --test configuration --test service_types --test failover -- --ignored --nocapture
+
+.PHONY: test-rules
+test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy
+	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture
+
+.PHONY: test-crash
+test-crash: build lab ## The controller is killed 50 times while 100 Services come and go
+	$(TIMED) 'Crashes of the controller' $(IN_LAB) --test crash -- --ignored --nocapture
+
+.PHONY: failover
+failover: build lab ## How long clients wait when a node dies (TRIALS=20 FAULT=link-down, silence, speaker-killed or speaker-paused)
+	$(TIMED) 'Failover' tools/in-namespaces $(PROGRAMS)/lab failover --trials $(TRIALS) --fault $(FAULT)
+
+.PHONY: build
+build: prerequisites ## Our programs, into target/debug (PROFILE=release: target/release)
+	$(TIMED) 'Build of Foghorn' $(CARGO) build --profile $(PROFILE) --workspace --bins
+
+.PHONY: lab
+lab: prerequisites $(LAB)/kubernetes $(LAB)/agnhost ## The Kubernetes of the lab, into target/lab
+
+$(LAB)/kubernetes $(LAB)/agnhost &: $(GO_FILES)
+	$(TIMED) "Build of the lab's Kubernetes: about ten minutes the first time" env LAB_DIRECTORY=$(LAB) e2e/kubernetes/build.sh
+	@touch $(LAB)/kubernetes $(LAB)/agnhost
+
+.PHONY: prerequisites
+prerequisites: ## What building and testing need, installed by apt if it is missing
+	@tools/prerequisites
+
+.PHONY: clean
+clean: ## Removes everything that was built
+	$(CARGO) clean

@@ -1,0 +1,102 @@
+//! What clients notice when an announcer goes, planned or not.
+//!
+//! Run by `make test-e2e`; the figures of many node deaths come from `make failover`.
+
+#![expect(clippy::print_stdout, reason = "a test")]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::client::{Protocol, Question, Target};
+use e2e::failover::{Fault, trial, wait_for_announcer};
+use e2e::lab::{Lab, Options, at, with_lab};
+use e2e::manifest::{self, TCP_PORT};
+use e2e::observer;
+use e2e::stream::{Pace, Stream};
+use e2e::topology::{POOL_IPV4, POOL_IPV6};
+use e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+#[ignore = "needs the lab: make test-e2e"]
+fn clients_notice_as_little_as_promised() -> Result<()> {
+    with_lab(&Options::foghorn("failover"), |lab| {
+        lab.kubectl
+            .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
+        lab.create_web("web")?;
+        let vips = lab.wait_for_external_addresses("default", "web", 2, Duration::from_secs(60))?;
+        lab.wait_for_endpoints("default", "web", 3, Duration::from_secs(60))?;
+        for round in 1..=3 {
+            for &vip in &vips {
+                println!("round {round}, {vip}");
+                a_planned_move_loses_nothing(lab, vip)?;
+            }
+        }
+        for &vip in &vips {
+            a_failover_needs_no_api_server(lab, vip)?;
+        }
+        Ok(())
+    })
+}
+
+fn a_planned_move_loses_nothing(lab: &mut Lab, vip: IpAddr) -> Result<()> {
+    let target = Target {
+        address: at(vip, TCP_PORT),
+        protocol: Protocol::Tcp,
+    };
+    let before = wait_for_announcer(lab, vip)?;
+    // Whoever waits a second has waited for a segment that was sent again: that is a loss too.
+    let pace = Pace {
+        patience: Duration::from_millis(500),
+        ..Pace::DENSE
+    };
+    let stream = Stream::start(&lab.client, target, Question::Hostname, pace)?;
+    stream.wait_for_answer(Duration::from_millis(500), PATIENCE, |_| true)?;
+    let speaker = lab
+        .node_mut(before)?
+        .speaker
+        .as_mut()
+        .context("no speaker")?;
+    let status = speaker.terminate(PATIENCE)?;
+    let moved = stream.now();
+    let after = wait::until("another announcer", PATIENCE, || {
+        Ok(observer::announcer(&lab.client, vip)?.filter(|&node| node != before))
+    })?;
+    stream.wait_for_answer(moved + Duration::from_secs(1), PATIENCE, |_| true)?;
+    let record = stream.stop()?;
+    lab.node_mut(before)?
+        .speaker
+        .as_mut()
+        .context("no speaker")?
+        .start_again()?;
+    println!(
+        "  {before} -> {after}: {record}; longest gap {:?}",
+        record.longest_gap().length
+    );
+    ensure!(status.success(), "the speaker ended with {status}");
+    ensure!(
+        record.lost().is_empty(),
+        "a planned move from {before} to {after} lost requests: {record}"
+    );
+    Ok(())
+}
+
+fn a_failover_needs_no_api_server(lab: &mut Lab, vip: IpAddr) -> Result<()> {
+    lab.control_plane.api_server.pause()?;
+    let outcome = trial(lab, vip, Fault::LinkDown);
+    lab.control_plane.api_server.resume()?;
+    let trial = outcome?;
+    lab.control_plane.wait_for_api_server()?;
+    println!(
+        "without an API server: {} -> {}, no answer for {:?}",
+        trial.before, trial.after, trial.gap
+    );
+    ensure!(
+        trial.gap < Duration::from_secs(2),
+        "{:?} without an answer",
+        trial.gap
+    );
+    Ok(())
+}
