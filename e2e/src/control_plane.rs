@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::api::Api;
 use crate::binaries::Binaries;
+use crate::folder::RunFolder;
 use crate::namespace::{Namespace, output};
 use crate::node::Node;
 use crate::program::{Program, Recipe};
@@ -18,8 +19,7 @@ use crate::wait;
 /// etcd, the API server, the controllers, the scheduler, and a `kubectl proxy` to talk to the API in plain HTTP.
 #[derive(Debug)]
 pub struct ControlPlane {
-    directory: PathBuf,
-    logs: PathBuf,
+    folder: RunFolder,
     kubernetes: PathBuf,
     /// The last one to start is the first to end.
     others: Vec<Program>,
@@ -30,14 +30,14 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Makes the keys and starts etcd and the API server.
-    pub fn start(kubernetes: &Path, directory: &Path, logs: &Path) -> Result<Self> {
+    pub fn start(kubernetes: &Path, folder: &RunFolder) -> Result<Self> {
         let outer = Namespace::outer();
+        let logs = &folder.logs();
         let etcd = Program::start(etcd(kubernetes, &outer), logs)?;
-        make_keys(kubernetes, &pki(directory))?;
-        let api_server = Program::start(api_server(kubernetes, &pki(directory), &outer), logs)?;
+        make_keys(kubernetes, &folder.pki())?;
+        let api_server = Program::start(api_server(kubernetes, &folder.pki(), &outer), logs)?;
         Ok(Self {
-            directory: directory.to_owned(),
-            logs: logs.to_owned(),
+            folder: folder.clone(),
             kubernetes: kubernetes.to_owned(),
             others: Vec::new(),
             api_server,
@@ -53,7 +53,8 @@ impl ControlPlane {
             .args(["kubectl", "proxy", "--reject-methods=^$"])
             .arg(format!("--port={PROXY_PORT}"))
             .arg(format!("--kubeconfig={}", kubeconfig.display()));
-        self.others.push(Program::start(proxy, &self.logs)?);
+        self.others
+            .push(Program::start(proxy, &self.folder.logs())?);
         let api = self.api();
         wait::until_ok("a ready API server", PATIENCE, || {
             self.etcd.expect_running()?;
@@ -61,10 +62,11 @@ impl ControlPlane {
             api.text("/readyz")
         })?;
         for recipe in [
-            scheduler(&self.kubernetes, &pki(&self.directory), &outer),
-            controllers(&self.kubernetes, &pki(&self.directory), &outer),
+            scheduler(&self.kubernetes, &self.folder.pki(), &outer),
+            controllers(&self.kubernetes, &self.folder.pki(), &outer),
         ] {
-            self.others.push(Program::start(recipe, &self.logs)?);
+            self.others
+                .push(Program::start(recipe, &self.folder.logs())?);
         }
         Ok(())
     }
@@ -79,7 +81,7 @@ impl ControlPlane {
 
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        pki(&self.directory).join("admin.kubeconfig")
+        self.folder.pki().join("admin.kubeconfig")
     }
 
     /// The API in plain HTTP.
@@ -89,9 +91,9 @@ impl ControlPlane {
 }
 
 /// The node agent of a node.
-pub fn node_agent(binaries: &Binaries, directory: &Path, node: &Node) -> Result<Recipe> {
+pub fn node_agent(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Result<Recipe> {
     let number = node.number;
-    let pki = pki(directory);
+    let pki = folder.pki();
     Ok(Recipe::new(
         format!("node-agent-{number}"),
         binaries.kubernetes()?,
@@ -128,7 +130,7 @@ pub fn node_agent(binaries: &Binaries, directory: &Path, node: &Node) -> Result<
 }
 
 /// The real kube-proxy of a node, in nftables mode.
-pub fn kube_proxy(binaries: &Binaries, directory: &Path, node: &Node) -> Result<Recipe> {
+pub fn kube_proxy(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Result<Recipe> {
     Ok(Recipe::new(
         format!("kube-proxy-{}", node.number),
         binaries.kubernetes()?,
@@ -138,7 +140,7 @@ pub fn kube_proxy(binaries: &Binaries, directory: &Path, node: &Node) -> Result<
     .args(["--hostname-override", &node.number.name()])
     .args(["--cluster-cidr", CLUSTER_CIDR])
     .arg("--kubeconfig")
-    .arg(pki(directory).join("kube-proxy.kubeconfig"))
+    .arg(folder.pki().join("kube-proxy.kubeconfig"))
     // Limits of the whole machine are not the lab's to set.
     .args(["--conntrack-max-per-core", "0", "--conntrack-min", "0"])
     .args([
@@ -292,10 +294,6 @@ fn with_kubeconfig(mut recipe: Recipe, kubeconfig: &Path) -> Recipe {
         recipe = recipe.arg(flag).arg(kubeconfig);
     }
     recipe
-}
-
-fn pki(directory: &Path) -> PathBuf {
-    directory.join("pki")
 }
 
 const SERVICE_CIDR: &str = "10.96.0.0/16,fd12:3456:789a:10::/112";

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use e2e::client::{Protocol, Question, Target};
 use e2e::failover::{Fault, trial, wait_for_announcer};
-use e2e::lab::{Lab, at};
+use e2e::lab::Lab;
 use e2e::manifest::{self, TCP_PORT};
 use e2e::observer;
+use e2e::questions::at;
 use e2e::topology::CLIENT_IPV4;
 
 use crate::show::{print, run, say};

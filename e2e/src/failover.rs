@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 
 use crate::client::{Protocol, Question, Target};
 use crate::faults::Direction;
-use crate::lab::{Lab, at};
+use crate::lab::Lab;
 use crate::manifest::TCP_PORT;
 use crate::observer;
+use crate::questions::at;
 use crate::stream::{Pace, Record, Stream};
 use crate::topology::NodeNumber;
 use crate::wait;

@@ -1,33 +1,22 @@
 //! The lab as a whole: three nodes, a control plane and a client, from nothing to ready in seconds.
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a JSON value answers null for what it does not have"
-)]
-
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
-use std::process;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result};
 
 use crate::api::Api;
 use crate::binaries::Binaries;
 use crate::control_plane::{ControlPlane, kube_proxy, node_agent};
 use crate::faults::Faults;
+use crate::folder::RunFolder;
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
-use crate::manifest;
 use crate::namespace::Namespace;
 use crate::node::Node;
-use crate::program::{Program, Recipe, tail};
-use crate::topology::{CLUSTER_CIDR, NODES, NodeNumber};
+use crate::program::{Program, Recipe};
+use crate::topology::{CLUSTER_CIDR, NodeNumber};
 use crate::wait;
 
 /// Who forwards traffic to Services on the nodes.
@@ -104,7 +93,7 @@ pub struct Lab {
     /// Where the programs are.
     pub binaries: Binaries,
     /// The run's folder.
-    pub directory: PathBuf,
+    pub folder: RunFolder,
     /// From nothing to ready.
     pub start_time: Duration,
 }
@@ -113,16 +102,16 @@ impl Lab {
     /// Builds a lab and waits until its nodes are ready.
     pub fn start(options: &Options) -> Result<Self> {
         let binaries = Binaries::find()?;
-        let directory = make_directory(&binaries.runs, &options.name)?;
-        Self::start_in(options, binaries, &directory).inspect_err(|_| print_tails(&directory))
+        let folder = RunFolder::create(&binaries.runs, &options.name)?;
+        Self::start_in(options, binaries, &folder).inspect_err(|_| folder.print_tails())
     }
 
-    fn start_in(options: &Options, binaries: Binaries, directory: &Path) -> Result<Self> {
+    fn start_in(options: &Options, binaries: Binaries, folder: &RunFolder) -> Result<Self> {
         let begin = Instant::now();
-        let logs = logs(directory);
+        let logs = folder.logs();
         let lan = Lan::build()?;
         let kubernetes = binaries.kubernetes()?;
-        let mut control_plane = ControlPlane::start(&kubernetes, directory, &logs)?;
+        let mut control_plane = ControlPlane::start(&kubernetes, folder)?;
         let Lan {
             mut nodes,
             client,
@@ -133,7 +122,7 @@ impl Lab {
 
         let kubeconfig = control_plane.kubeconfig();
         for node in &mut nodes {
-            let agent = node_agent(&binaries, directory, node)?;
+            let agent = node_agent(&binaries, folder, node)?;
             node.agent = Some(Program::start(agent, &logs)?);
         }
         let kubectl = Kubectl::new(&kubernetes, &kubeconfig);
@@ -147,12 +136,12 @@ impl Lab {
             outer,
             kubectl,
             binaries,
-            directory: directory.to_owned(),
+            folder: folder.clone(),
             start_time: Duration::ZERO,
         };
-        lab.write_scripts()?;
+        lab.folder.write_scripts(&lab.binaries, &kubeconfig)?;
         if options.controller || options.speakers {
-            install_custom_resources(&lab.binaries, &lab.kubectl)?;
+            install_custom_resources(&lab.kubectl)?;
         }
         lab.start_programs(options)?;
         wait::until_ok("ready nodes", Duration::from_secs(30), || {
@@ -163,16 +152,15 @@ impl Lab {
     }
 
     fn start_programs(&mut self, options: &Options) -> Result<()> {
-        let logs = logs(&self.directory);
-        let heartbeat_key = self.directory.join("heartbeat.key");
+        let logs = self.folder.logs();
+        let heartbeat_key = self.folder.path().join("heartbeat.key");
         fs::write(
             &heartbeat_key,
             "the heartbeat key of the lab, 32 octets or more\n",
         )?;
-        fs::create_dir(self.configuration())?;
         let kubeconfig = self.control_plane.kubeconfig();
         let binaries = &self.binaries;
-        let configuration = self.directory.join("config");
+        let configuration = self.folder.configuration();
         let program = |part: &str, suffix: &str, namespace: &Namespace| -> Result<Recipe> {
             let name = format!("foghorn-{part}");
             let recipe = Recipe::new(
@@ -212,17 +200,12 @@ impl Lab {
                     "--cluster-cidr",
                     CLUSTER_CIDR,
                 ]),
-                ServiceProxy::KubeProxy => kube_proxy(binaries, &self.directory, node)?,
+                ServiceProxy::KubeProxy => kube_proxy(binaries, &self.folder, node)?,
                 ServiceProxy::None => continue,
             };
             node.proxy = Some(Program::start(recipe, &logs)?);
         }
         Ok(())
-    }
-
-    /// The folder that `--config` names, if the options say so.
-    pub fn configuration(&self) -> PathBuf {
-        self.directory.join("config")
     }
 
     /// One of the nodes.
@@ -254,146 +237,6 @@ impl Lab {
     pub fn expect_all_running(&mut self) -> Result<()> {
         self.programs().try_for_each(Program::expect_running)
     }
-
-    /// Makes three Pods, one on each node, and a dual-stack Service of type LoadBalancer before them.
-    pub fn create_web(&self, name: &str) -> Result<()> {
-        self.api.create(
-            "/apis/apps/v1/namespaces/default/deployments",
-            &manifest::deployment(name, 3),
-        )?;
-        self.api.create(
-            "/api/v1/namespaces/default/services",
-            &manifest::load_balancer(name),
-        )?;
-        Ok(())
-    }
-
-    /// The external addresses that a Service has, in the order of its status.
-    pub fn external_addresses(&self, namespace: &str, service: &str) -> Result<Vec<IpAddr>> {
-        let service = self.api.get(&format!(
-            "/api/v1/namespaces/{namespace}/services/{service}"
-        ))?;
-        Ok(external_addresses(&service))
-    }
-
-    /// Waits until a Service has `count` external addresses.
-    pub fn wait_for_external_addresses(
-        &self,
-        namespace: &str,
-        service: &str,
-        count: usize,
-        patience: Duration,
-    ) -> Result<Vec<IpAddr>> {
-        wait::until(
-            &format!("{count} external addresses of {service}"),
-            patience,
-            || {
-                let addresses = self.external_addresses(namespace, service)?;
-                Ok((addresses.len() == count).then_some(addresses))
-            },
-        )
-    }
-
-    /// Waits until a Service has this many ready endpoints for each family; returns the Pods' names and their nodes.
-    pub fn wait_for_endpoints(
-        &self,
-        namespace: &str,
-        service: &str,
-        count: usize,
-        patience: Duration,
-    ) -> Result<BTreeMap<String, String>> {
-        let path = format!(
-            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io/service-name={service}"
-        );
-        wait::until(&format!("{count} endpoints of {service}"), patience, || {
-            let slices = self.api.get(&path)?;
-            let mut families = BTreeMap::<&str, BTreeMap<String, String>>::new();
-            for slice in items(&slices) {
-                let pods = families
-                    .entry(slice["addressType"].as_str().unwrap_or_default())
-                    .or_default();
-                for endpoint in items_of(&slice["endpoints"]) {
-                    if endpoint["conditions"]["ready"] == true {
-                        pods.insert(
-                            endpoint["targetRef"]["name"]
-                                .as_str()
-                                .unwrap_or_default()
-                                .to_owned(),
-                            endpoint["nodeName"].as_str().unwrap_or_default().to_owned(),
-                        );
-                    }
-                }
-            }
-            let complete =
-                !families.is_empty() && families.values().all(|pods| pods.len() == count);
-            Ok(complete.then(|| families.into_values().next().unwrap_or_default()))
-        })
-    }
-
-    /// The network namespace of the Pod that has this address.
-    pub fn pod_namespace(&self, address: IpAddr) -> Result<Namespace> {
-        for entry in fs::read_dir("/run/netns")? {
-            let namespace = Namespace::named(&entry?.file_name().to_string_lossy());
-            // A namespace that goes away while we look belongs to another Pod.
-            if namespace
-                .run(|| has_address(address))
-                .is_ok_and(|found| found)
-            {
-                return Ok(namespace);
-            }
-        }
-        bail!("no network namespace has {address}")
-    }
-
-    fn expect_nodes_ready(&self) -> Result<()> {
-        let nodes = self.api.get("/api/v1/nodes")?;
-        let ready = items(&nodes)
-            .filter(|node| {
-                items_of(&node["status"]["conditions"])
-                    .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-            })
-            .count();
-        if ready < NODES.len() {
-            bail!("{ready} of {} nodes are ready", NODES.len());
-        }
-        Ok(())
-    }
-
-    fn write_scripts(&self) -> Result<()> {
-        let bin = self.directory.join("bin");
-        fs::create_dir_all(&bin)?;
-        let path = format!("{}:{}", bin.display(), self.binaries.foghorn.display());
-        let kubernetes = self.binaries.kubernetes()?;
-        script(
-            &bin.join("kubectl"),
-            &format!("exec {} kubectl \"$@\"\n", kubernetes.display()),
-        )?;
-        let kubeconfig = self.control_plane.kubeconfig();
-        let environment = format!(
-            "export PATH=\"{path}:$PATH\" KUBECONFIG=\"{}\"\n",
-            kubeconfig.display()
-        );
-        script(
-            &bin.join("shell"),
-            &format!("{environment}exec \"${{SHELL:-/bin/sh}}\"\n"),
-        )?;
-        let outer_pid = std::env::var("IN_NAMESPACES_OUTER_PID").unwrap_or_default();
-        script(
-            &self.directory.join("enter"),
-            &format!(
-                r#"# enter [client|node-1|node-2|node-3] [COMMAND [ARGUMENT...]]: runs a command, or a shell, inside the lab.
-{environment}network=
-case "${{1-}}" in
-client | node-*) network="nsenter --net=/run/netns/$1 --"; shift ;;
-esac
-[ $# -gt 0 ] || set -- "${{SHELL:-/bin/sh}}"
-read -r first _ </proc/{outer_pid}/task/{outer_pid}/children
-exec nsenter --target "$first" --user --preserve-credentials --mount --net --pid -- \
-    sh -c 'cd "$0" && exec "$@"' "$PWD" $network "$@"
-"#
-            ),
-        )
-    }
 }
 
 /// Runs `test` in a lab of its own; if it fails, shows the end of every log.
@@ -401,9 +244,9 @@ pub fn with_lab(options: &Options, test: impl FnOnce(&mut Lab) -> Result<()>) ->
     let mut lab = Lab::start(options)?;
     let outcome = guard(&mut lab, test);
     if outcome.is_ok() && std::env::var_os("FOGHORN_KEEP_LOGS").is_none() {
-        let directory = lab.directory.clone();
+        let folder = lab.folder.clone();
         drop(lab);
-        fs::remove_dir_all(directory)?;
+        fs::remove_dir_all(folder.path())?;
     }
     outcome
 }
@@ -417,109 +260,25 @@ pub fn guard(lab: &mut Lab, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result
     match outcome {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            print_tails(&lab.directory);
+            lab.folder.print_tails();
             Err(error)
         }
         Err(panic) => {
-            print_tails(&lab.directory);
+            lab.folder.print_tails();
             resume_unwind(panic)
         }
     }
 }
 
-/// The external addresses in a Service's status.
-pub fn external_addresses(service: &Value) -> Vec<IpAddr> {
-    items_of(&service["status"]["loadBalancer"]["ingress"])
-        .filter_map(|ingress| ingress["ip"].as_str()?.parse().ok())
-        .collect()
-}
-
-/// The objects of a list.
-pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    items_of(&list["items"])
-}
-
-/// The values of an array; none if it is no array.
-pub fn items_of(array: &Value) -> impl Iterator<Item = &Value> {
-    array.as_array().into_iter().flatten()
-}
-
-/// An address and a port.
-pub fn at(address: IpAddr, port: u16) -> SocketAddr {
-    SocketAddr::new(address, port)
-}
-
-fn has_address(address: IpAddr) -> bool {
-    // Binding to an address works only where it is.
-    UdpSocket::bind((address, 0)).is_ok()
-}
-
-fn install_custom_resources(binaries: &Binaries, kubectl: &Kubectl) -> Result<()> {
-    let program = binaries.foghorn("kubectl-foghorn")?;
-    let yaml = crate::namespace::output(process::Command::new(program).arg("crds"))?;
-    kubectl.apply(&yaml)?;
+fn install_custom_resources(kubectl: &Kubectl) -> Result<()> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
+    kubectl.run(&["apply", "-f", folder])?;
     kubectl.run(&[
         "wait",
         "--for=condition=Established",
         "--timeout=20s",
-        "crd",
-        "--all",
+        "-f",
+        folder,
     ])?;
     Ok(())
-}
-
-fn make_directory(runs: &Path, name: &str) -> Result<PathBuf> {
-    const KEPT_RUNS: usize = 10;
-    fs::create_dir_all(runs)?;
-    let mut earlier: Vec<(SystemTime, PathBuf)> = fs::read_dir(runs)?
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        })
-        .collect();
-    earlier.sort();
-    let count = earlier.len();
-    for (_, run) in earlier.into_iter().take(count.saturating_sub(KEPT_RUNS)) {
-        // Somebody else's leftovers stay.
-        let _ = fs::remove_dir_all(run);
-    }
-    let seconds = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)?
-        .as_secs();
-    let directory = runs.join(format!("{name}-{seconds}"));
-    fs::create_dir(&directory)
-        .with_context(|| format!("failed to make {}", directory.display()))?;
-    fs::create_dir(logs(&directory))?;
-    Ok(directory)
-}
-
-fn logs(directory: &Path) -> PathBuf {
-    directory.join("logs")
-}
-
-fn script(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, format!("#!/bin/sh\n{text}"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "a failed test shows what the programs said"
-)]
-fn print_tails(directory: &Path) {
-    const LINES: usize = 25;
-    let mut files: Vec<PathBuf> = fs::read_dir(logs(directory))
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    files.sort();
-    for file in files {
-        eprintln!(
-            "──── the last lines of {}\n{}",
-            file.display(),
-            tail(&file, LINES)
-        );
-    }
 }

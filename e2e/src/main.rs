@@ -96,7 +96,7 @@ fn main() -> Result<()> {
 
 /// Says how to look around and stays until the user has seen enough.
 fn look_around(lab: &mut Lab) -> Result<()> {
-    let enter = lab.directory.join("enter");
+    let enter = lab.folder.enter();
     let enter = enter.display();
     say(&format!(
         "The lab runs (ready after {:.1} s). From another terminal:",
@@ -112,11 +112,11 @@ fn look_around(lab: &mut Lab) -> Result<()> {
 {enter} node-1 nft list ruleset
 Logs: {}
 ",
-        lab.directory.join("logs").display()
+        lab.folder.logs().display()
     ));
     if stdin().is_terminal() {
         say("A shell inside the lab follows; the lab ends with it.");
-        Command::new(lab.directory.join("bin/shell"))
+        Command::new(lab.folder.shell())
             .status()
             .context("failed to start a shell")?;
     } else {

@@ -62,7 +62,7 @@ fn a_bad_document_in_a_file_is_refused_with_its_place(lab: &mut Lab) -> Result<(
     );
     // In one file, the bad one first: what follows it must count all the same.
     fs::write(
-        lab.configuration().join("pools.yaml"),
+        lab.folder.configuration().join("pools.yaml"),
         format!("{bad}---\n{good}"),
     )?;
     create_service(lab, "first", None)?;
@@ -96,13 +96,13 @@ fn a_corrected_file_counts_without_a_restart(lab: &mut Lab) -> Result<()> {
         "bad",
         &["192.168.1.240-192.168.1.250", "fd12:3456:789a:1::f:0/124"],
     );
-    fs::write(lab.configuration().join("more.yaml"), "not: [yaml\n")?;
+    fs::write(lab.folder.configuration().join("more.yaml"), "not: [yaml\n")?;
     let good = manifest::pool_yaml(
         "good",
         &["192.168.1.200-192.168.1.209", "fd12:3456:789a:1::e:0/124"],
     );
     fs::write(
-        lab.configuration().join("pools.yaml"),
+        lab.folder.configuration().join("pools.yaml"),
         format!("{corrected}---\n{good}"),
     )?;
     let addresses = lab.wait_for_external_addresses("default", "second", 2, PATIENCE)?;

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::api::Api;
-use e2e::lab::{Lab, Options, ServiceProxy, external_addresses, with_lab};
+use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
 use e2e::manifest;
+use e2e::questions::external_addresses;
 use e2e::random::Random;
 use e2e::topology::{POOL_IPV4, POOL_IPV6};
 use e2e::wait;

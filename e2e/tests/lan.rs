@@ -14,9 +14,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::client::{Protocol, Question, Target};
 use e2e::faults::Direction;
-use e2e::lab::at;
 use e2e::lan::Lan;
 use e2e::observer::{announcer, who_has};
+use e2e::questions::at;
 use e2e::stream::{Pace, Stream};
 use e2e::topology::{Family, NODES};
 

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::client::{Protocol, Question, Target};
-use e2e::lab::{Lab, Options, at, external_addresses, items_of, with_lab};
+use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::{self, TCP_PORT, UDP_PORT};
 use e2e::namespace::Namespace;
+use e2e::questions::{at, external_addresses, items_of};
 use e2e::topology::{Family, NODES, POOL_IPV4, POOL_IPV6};
 use serde_json::Value;
 
@@ -217,7 +218,7 @@ fn a_pod(lab: &Lab) -> Result<Namespace> {
     let pods = lab
         .api
         .get("/api/v1/namespaces/default/pods?labelSelector=app=web-1")?;
-    let address = e2e::lab::items(&pods)
+    let address = e2e::questions::items(&pods)
         .find_map(|pod| pod["status"]["podIP"].as_str()?.parse().ok())
         .context("no Pod has an address")?;
     lab.pod_namespace(address)

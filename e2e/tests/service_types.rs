@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::lab::{Lab, Options, items, with_lab};
+use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest;
 use e2e::observer::who_has;
+use e2e::questions::items;
 use e2e::wait;
 use serde_json::{Value, json};
 

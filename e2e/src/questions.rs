@@ -1,0 +1,153 @@
+//! What a test asks the cluster, and what it waits for.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value answers null for what it does not have"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::manifest;
+use crate::namespace::Namespace;
+use crate::topology::NODES;
+use crate::wait;
+
+impl Lab {
+    /// Makes three Pods, one on each node, and a dual-stack Service of type LoadBalancer before them.
+    pub fn create_web(&self, name: &str) -> Result<()> {
+        self.api.create(
+            "/apis/apps/v1/namespaces/default/deployments",
+            &manifest::deployment(name, 3),
+        )?;
+        self.api.create(
+            "/api/v1/namespaces/default/services",
+            &manifest::load_balancer(name),
+        )?;
+        Ok(())
+    }
+
+    /// The external addresses that a Service has, in the order of its status.
+    pub fn external_addresses(&self, namespace: &str, service: &str) -> Result<Vec<IpAddr>> {
+        let service = self.api.get(&format!(
+            "/api/v1/namespaces/{namespace}/services/{service}"
+        ))?;
+        Ok(external_addresses(&service))
+    }
+
+    /// Waits until a Service has `count` external addresses.
+    pub fn wait_for_external_addresses(
+        &self,
+        namespace: &str,
+        service: &str,
+        count: usize,
+        patience: Duration,
+    ) -> Result<Vec<IpAddr>> {
+        wait::until(
+            &format!("{count} external addresses of {service}"),
+            patience,
+            || {
+                let addresses = self.external_addresses(namespace, service)?;
+                Ok((addresses.len() == count).then_some(addresses))
+            },
+        )
+    }
+
+    /// Waits until a Service has this many ready endpoints for each family; returns the Pods' names and their nodes.
+    pub fn wait_for_endpoints(
+        &self,
+        namespace: &str,
+        service: &str,
+        count: usize,
+        patience: Duration,
+    ) -> Result<BTreeMap<String, String>> {
+        let path = format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io/service-name={service}"
+        );
+        wait::until(&format!("{count} endpoints of {service}"), patience, || {
+            let slices = self.api.get(&path)?;
+            let mut families = BTreeMap::<&str, BTreeMap<String, String>>::new();
+            for slice in items(&slices) {
+                let pods = families
+                    .entry(slice["addressType"].as_str().unwrap_or_default())
+                    .or_default();
+                for endpoint in items_of(&slice["endpoints"]) {
+                    if endpoint["conditions"]["ready"] == true {
+                        pods.insert(
+                            endpoint["targetRef"]["name"]
+                                .as_str()
+                                .unwrap_or_default()
+                                .to_owned(),
+                            endpoint["nodeName"].as_str().unwrap_or_default().to_owned(),
+                        );
+                    }
+                }
+            }
+            let complete =
+                !families.is_empty() && families.values().all(|pods| pods.len() == count);
+            Ok(complete.then(|| families.into_values().next().unwrap_or_default()))
+        })
+    }
+
+    /// The network namespace of the Pod that has this address.
+    pub fn pod_namespace(&self, address: IpAddr) -> Result<Namespace> {
+        for entry in fs::read_dir("/run/netns")? {
+            let namespace = Namespace::named(&entry?.file_name().to_string_lossy());
+            // A namespace that goes away while we look belongs to another Pod.
+            if namespace
+                .run(|| has_address(address))
+                .is_ok_and(|found| found)
+            {
+                return Ok(namespace);
+            }
+        }
+        bail!("no network namespace has {address}")
+    }
+
+    pub(crate) fn expect_nodes_ready(&self) -> Result<()> {
+        let nodes = self.api.get("/api/v1/nodes")?;
+        let ready = items(&nodes)
+            .filter(|node| {
+                items_of(&node["status"]["conditions"])
+                    .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+            })
+            .count();
+        if ready < NODES.len() {
+            bail!("{ready} of {} nodes are ready", NODES.len());
+        }
+        Ok(())
+    }
+}
+
+/// The external addresses in a Service's status.
+pub fn external_addresses(service: &Value) -> Vec<IpAddr> {
+    items_of(&service["status"]["loadBalancer"]["ingress"])
+        .filter_map(|ingress| ingress["ip"].as_str()?.parse().ok())
+        .collect()
+}
+
+/// The objects of a list.
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    items_of(&list["items"])
+}
+
+/// The values of an array; none if it is no array.
+pub fn items_of(array: &Value) -> impl Iterator<Item = &Value> {
+    array.as_array().into_iter().flatten()
+}
+
+/// An address and a port.
+pub fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
+}
+
+fn has_address(address: IpAddr) -> bool {
+    // Binding to an address works only where it is.
+    UdpSocket::bind((address, 0)).is_ok()
+}
