@@ -1,1 +1,17 @@
-//! The shell that the programs share: watches, lease, events, health, metrics, telemetry.
+//! The shell that the programs of Foghorn share.
+//!
+//! [`source::Source`] turns watches of the API server and files into a [`config::snapshot::Snapshot`] and says what
+//! each change touched; around it stand the lease of the leader, Events, health, metrics, telemetry and supervision.
+
+pub mod arguments;
+pub mod backoff;
+pub mod client;
+mod connection;
+mod files;
+pub mod server;
+pub mod source;
+pub mod supervision;
+pub mod telemetry;
+mod watch;
+
+pub use watch::Interest;

@@ -1,0 +1,84 @@
+//! Whether the API server answers, said once for all watches.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::telemetry::Chain;
+
+/// Whether the API server answers; shared by everything that asks it.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    troubles: Arc<Mutex<BTreeMap<&'static str, Trouble>>>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Trouble {
+    /// No answer.
+    Away,
+    /// An answer that does not help.
+    Refused(String),
+}
+
+impl Connection {
+    /// Whether everything that was asked last was answered.
+    pub fn is_answering(&self) -> bool {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        !troubles.values().any(|trouble| *trouble == Trouble::Away)
+    }
+
+    /// A request for `what` failed; logs it unless that is known.
+    pub(crate) fn failed(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
+        let trouble = match status_code(error) {
+            Some(_) => Trouble::Refused(Chain(error).to_string()),
+            None => Trouble::Away,
+        };
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let known_away = troubles.values().any(|known| *known == Trouble::Away);
+        let before = troubles.insert(what, trouble.clone());
+        drop(troubles);
+        match trouble {
+            Trouble::Away if known_away => {}
+            Trouble::Away => {
+                tracing::warn!(error = %Chain(error), "API server does not answer: going on with what is known");
+            }
+            trouble if before.as_ref() == Some(&trouble) => {}
+            Trouble::Refused(error) => {
+                tracing::warn!(what, error, "API server refuses to be watched")
+            }
+        }
+    }
+
+    /// A request for `what` was answered.
+    pub(crate) fn answered(&self, what: &'static str) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = troubles.remove(what) else {
+            return;
+        };
+        let still_away = troubles.values().any(|trouble| *trouble == Trouble::Away);
+        drop(troubles);
+        match before {
+            Trouble::Away if still_away => {}
+            Trouble::Away => tracing::info!("API server answers again"),
+            Trouble::Refused(_) => tracing::info!(what, "API server lets it be watched again"),
+        }
+    }
+}
+
+/// The HTTP status that the API server answered with, if it answered.
+pub(crate) fn status_code(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
+    use kube::runtime::watcher::Error as WatchError;
+    let of_client = |error: &kube::Error| match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    };
+    if let Some(error) = error.downcast_ref::<kube::Error>() {
+        return of_client(error);
+    }
+    match error.downcast_ref::<WatchError>()? {
+        WatchError::InitialListFailed(error)
+        | WatchError::WatchStartFailed(error)
+        | WatchError::WatchFailed(error) => of_client(error),
+        WatchError::WatchError(status) => Some(status.code),
+        WatchError::NoResourceVersion => None,
+    }
+}

@@ -1,0 +1,168 @@
+//! The HTTP servers of health and metrics.
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Something that can be well or not; the text says what is wrong.
+type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What `/livez`, `/readyz` and `/healthz` ask.
+///
+/// `/livez` asks what only a restart mends, `/readyz` everything, `/healthz` the same as `/livez`. Each answers 200 or
+/// 503, with one line for each check.
+#[derive(Default)]
+pub struct Health {
+    live: Vec<(&'static str, Check)>,
+    ready: Vec<(&'static str, Check)>,
+}
+
+impl Health {
+    /// Adds a check of what only a restart mends.
+    #[must_use]
+    pub fn live(
+        mut self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.live.push((name, Box::new(check)));
+        self
+    }
+
+    /// Adds a check of what must be before the program does its work.
+    #[must_use]
+    pub fn ready(
+        mut self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.ready.push((name, Box::new(check)));
+        self
+    }
+
+    /// Adds a check of readiness that holds once [`Flag::raise`] is called.
+    #[must_use]
+    pub fn ready_when(self, name: &'static str, flag: &Flag) -> Self {
+        let flag = flag.clone();
+        self.ready(name, move || {
+            flag.is_raised().then_some(()).ok_or("not yet".to_owned())
+        })
+    }
+
+    /// The routes of health.
+    pub fn router(self) -> Router {
+        let answer_live =
+            |State(health): State<Arc<Self>>| async move { answer(&health.live, &[]) };
+        let answer_ready =
+            |State(health): State<Arc<Self>>| async move { answer(&health.live, &health.ready) };
+        Router::new()
+            .route("/livez", get(answer_live))
+            .route("/healthz", get(answer_live))
+            .route("/readyz", get(answer_ready))
+            .with_state(Arc::new(self))
+    }
+}
+
+fn answer(first: &[(&'static str, Check)], second: &[(&'static str, Check)]) -> Response {
+    let mut status = StatusCode::OK;
+    let mut lines = String::new();
+    for (name, check) in first.iter().chain(second) {
+        match check() {
+            Ok(()) => lines.push_str(&format!("{name}: ok\n")),
+            Err(reason) => {
+                status = StatusCode::SERVICE_UNAVAILABLE;
+                lines.push_str(&format!("{name}: {reason}\n"));
+            }
+        }
+    }
+    if lines.is_empty() {
+        lines.push_str("ok\n");
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, lines).into_response()
+}
+
+/// Something that becomes true, and may become false again; shared.
+#[derive(Clone, Debug, Default)]
+pub struct Flag(Arc<AtomicBool>);
+
+impl Flag {
+    /// It is true now.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// It is false now.
+    pub fn lower(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    /// Whether it is true.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The route `/metrics` of a registry, in the OpenMetrics text format.
+pub fn metrics_router(registry: Registry) -> Router {
+    let answer = |State(registry): State<Arc<Registry>>| async move {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &registry) {
+            Ok(()) => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                ([(header::CONTENT_TYPE, kind)], text).into_response()
+            }
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
+    };
+    Router::new()
+        .route("/metrics", get(answer))
+        .with_state(Arc::new(registry))
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen on {address}")]
+pub struct ListenError {
+    address: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Listens on an address; the kernel queues clients until [`serve`] is called.
+///
+/// # Errors
+/// If the address cannot be had.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError { address, source })
+}
+
+/// Serves routes until `stop`; then ends without waiting for clients that keep their connection.
+///
+/// # Errors
+/// If the socket fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    tokio::select! {
+        ended = axum::serve(listener, router).into_future() => ended,
+        () = stop.cancelled() => Ok(()),
+    }
+}
