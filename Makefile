@@ -8,6 +8,8 @@ TRIALS ?= 20
 FAULT ?= link-down
 
 export PATH := $(PATH):/usr/sbin:/sbin
+# The error says what happened; where in the test it was made is noise.
+export RUST_LIB_BACKTRACE := 0
 CARGO := cargo
 # Builds outside, with the network; runs each test program in namespaces of its own.
 CARGO_IN_NAMESPACES := $(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/tools/in-namespaces"]'

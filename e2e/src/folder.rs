@@ -115,20 +115,26 @@ exec nsenter --target "$first" --user --preserve-credentials --mount --net --pid
         reason = "a failed test shows what the programs said"
     )]
     pub(crate) fn print_tails(&self) {
-        const LINES: usize = 25;
         let mut files: Vec<PathBuf> = fs::read_dir(self.logs())
             .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .collect();
-        files.sort();
+        // What is ours comes last, next to the error, and has more room.
+        let is_ours = |file: &PathBuf| {
+            file.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"foghorn"))
+        };
+        files.sort_by_key(|file| (is_ours(file), file.clone()));
         for file in files {
+            let lines = if is_ours(&file) { 30 } else { 5 };
             eprintln!(
                 "──── the last lines of {}\n{}",
                 file.display(),
-                tail(&file, LINES)
+                tail(&file, lines)
             );
         }
+        eprintln!("──── all of it: {}", self.path.display());
     }
 }
 

@@ -13,10 +13,11 @@ use crate::faults::Faults;
 use crate::folder::RunFolder;
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
+use crate::manifest;
 use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::program::{Program, Recipe};
-use crate::topology::{CLUSTER_CIDR, NodeNumber};
+use crate::topology::{CLUSTER_CIDR, NODES, NodeNumber};
 use crate::wait;
 
 /// Who forwards traffic to Services on the nodes.
@@ -35,6 +36,8 @@ pub enum ServiceProxy {
 pub struct Options {
     /// A name for its folder.
     pub name: String,
+    /// Whether nodes can run Pods; otherwise there are only objects that say that the nodes are ready.
+    pub agents: bool,
     /// Whether to run our controller.
     pub controller: bool,
     /// Whether to run our speakers.
@@ -52,6 +55,7 @@ impl Options {
     pub fn foghorn(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            agents: true,
             controller: true,
             speakers: true,
             proxy: ServiceProxy::Foghorn,
@@ -121,15 +125,20 @@ impl Lab {
         control_plane.wait_until_ready()?;
 
         let kubeconfig = control_plane.kubeconfig();
+        let api = control_plane.api();
         for node in &mut nodes {
-            let agent = node_agent(&binaries, folder, node)?;
-            node.agent = Some(Program::start(agent, &logs)?);
+            if options.agents {
+                let agent = node_agent(&binaries, folder, node)?;
+                node.agent = Some(Program::start(agent, &logs)?);
+            } else {
+                register_node(&api, node.number)?;
+            }
         }
         let kubectl = Kubectl::new(&kubernetes, &kubeconfig);
         let mut lab = Self {
             controller: None,
             nodes,
-            api: control_plane.api(),
+            api,
             control_plane,
             faults,
             client,
@@ -144,8 +153,10 @@ impl Lab {
             install_custom_resources(&lab.kubectl)?;
         }
         lab.start_programs(options)?;
-        wait::until_ok("ready nodes", Duration::from_secs(30), || {
-            lab.expect_nodes_ready()
+        wait::until("three ready nodes", Duration::from_secs(30), || {
+            lab.expect_all_running()?;
+            lab.ready_nodes()
+                .map(|count| (count == NODES.len()).then_some(()))
         })?;
         lab.start_time = begin.elapsed();
         Ok(lab)
@@ -268,6 +279,13 @@ pub fn guard(lab: &mut Lab, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result
             resume_unwind(panic)
         }
     }
+}
+
+fn register_node(api: &Api, number: NodeNumber) -> Result<()> {
+    let (object, status) = manifest::node(number);
+    api.create("/api/v1/nodes", &object)?;
+    api.patch(&format!("/api/v1/nodes/{number}/status"), &status)?;
+    Ok(())
 }
 
 fn install_custom_resources(kubectl: &Kubectl) -> Result<()> {

@@ -4,7 +4,7 @@ mod demo;
 mod show;
 
 use std::io::{IsTerminal, stdin};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -58,8 +58,17 @@ enum Verb {
     },
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print(&format!("Error: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     let options = |name: &str| Options {
         log_level: arguments.log_level.clone(),
         ..Options::foghorn(name)

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::topology::NodeNumber;
+
 /// The image that the node agent knows: answers to HTTP on port 8080 and to UDP on port 8081.
 pub const IMAGE: &str = "agnhost";
 
@@ -65,6 +67,27 @@ pub fn load_balancer(name: &str) -> Value {
             ],
         },
     })
+}
+
+/// A Node that is said to be ready, though nothing runs there, and its status.
+pub fn node(number: NodeNumber) -> (Value, Value) {
+    let networks = [number.pod_network_ipv4(), number.pod_network_ipv6()];
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": number.name(), "labels": {"kubernetes.io/hostname": number.name()}},
+        "spec": {"podCIDR": networks[0], "podCIDRs": networks},
+    });
+    let status = json!({
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": number.ipv4()},
+                {"type": "InternalIP", "address": number.ipv6()},
+            ],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Registered", "message": ""}],
+        },
+    });
+    (object, status)
 }
 
 /// The Service port for HTTP.

@@ -29,6 +29,7 @@ const COLLECTION: &str = "/api/v1/namespaces/default/services";
 #[ignore = "needs the lab: make test-crash"]
 fn crashes_move_no_address_and_give_none_twice() -> Result<()> {
     let options = Options {
+        agents: false,
         speakers: false,
         proxy: ServiceProxy::None,
         ..Options::foghorn("crash")

@@ -27,6 +27,7 @@ const LAST_IPV6: &str = "fd12:3456:789a:f401::251";
 #[ignore = "needs the lab: make test-rules"]
 fn rules_do_not_depend_on_their_history() -> Result<()> {
     let options = Options {
+        agents: false,
         controller: false,
         speakers: false,
         ..Options::foghorn("rules")
@@ -70,9 +71,16 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
     wait::until_ok("the last change in the rules", patience, || {
         complete_rules(node)
     })?;
-    let proxy = node.proxy.as_mut().context("no proxy")?;
-    proxy.terminate(patience)?;
-    let incremental = rules(node)?;
+    let incremental = wait_until_quiet(node)?;
+    node.proxy
+        .as_mut()
+        .context("no proxy")?
+        .terminate(patience)?;
+    ensure!(
+        rules(node)? == incremental,
+        "the rules of {} went with the proxy",
+        node.number
+    );
     let mut cleanup = node
         .proxy
         .as_ref()
@@ -121,6 +129,21 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
         "these are no rules for {SERVICES} Services"
     );
     Ok(())
+}
+
+/// Waits until the rules have stayed as they are for a while.
+fn wait_until_quiet(node: &Node) -> Result<BTreeMap<String, Vec<Value>>> {
+    const QUIET: Duration = Duration::from_secs(2);
+    let mut latest = rules(node)?;
+    let mut since = Instant::now();
+    wait::until("rules that stay as they are", QUIET * 10, || {
+        let now = rules(node)?;
+        if now != latest {
+            (latest, since) = (now, Instant::now());
+        }
+        Ok((since.elapsed() >= QUIET).then_some(()))
+    })?;
+    Ok(latest)
 }
 
 fn complete_rules(node: &Node) -> Result<()> {
