@@ -92,7 +92,7 @@ pub const CONFLICTING: &str = "Conflicting";
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct IPAddressPoolSpec {
     /// Ranges (192.0.2.10-192.0.2.20), prefixes (192.0.2.0/28) and addresses of both families; given in this order.
-    #[schemars(length(min = 1, max = 512), inner(length(min = 1, max = 96)))]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 81)))]
     #[x_kube(
         validation = Rule::new("self.all(a, a.contains('-') ? (a.split('-').size() == 2 && a.split('-').all(part, isIP(part.trim()))) : (a.contains('/') ? isCIDR(a.trim()) : isIP(a.trim())))")
             .message("write each as a range (192.0.2.10-192.0.2.20), a prefix (192.0.2.0/28) or one address"),
