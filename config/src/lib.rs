@@ -8,6 +8,7 @@ pub mod address;
 pub mod advertisement;
 pub mod annotation;
 pub mod catalogue;
+pub mod conflict;
 #[expect(
     clippy::duplicated_attributes,
     reason = "every printer column has a name and a type"
