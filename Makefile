@@ -57,7 +57,7 @@ test-unit: prerequisites ## Unit tests and laws: no special rights
 
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
-	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e -- --ignored --test-threads 1
+	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --lib --bins --tests -- --ignored --test-threads 1
 
 .PHONY: test-main
 test-main: build lab ## The main job, end to end: every frontend of 20 Services answers

@@ -124,7 +124,13 @@ fn refuse_the_machine_itself() -> Result<()> {
 }
 
 /// Addresses are there at once: the lab knows that nobody else has them.
+///
+/// What the machine itself filters must not matter, so that is set too.
 pub(crate) const HOST: &str = "
+net.ipv4.conf.all.rp_filter=0
+net.ipv4.conf.default.rp_filter=0
+net.ipv4.conf.all.arp_ignore=0
+net.ipv4.conf.default.arp_ignore=0
 net.ipv6.conf.all.accept_dad=0
 net.ipv6.conf.default.accept_dad=0
 net.ipv6.conf.all.accept_ra=0
