@@ -6,10 +6,10 @@ use std::sync::Arc;
 use config::address::IpFamily;
 use config::endpoint::{Endpoint as Reported, EndpointSlice};
 use config::name::NodeName;
-use config::service::ServicePort;
+use config::service::{Service, ServicePort};
 
 use crate::context::NodeContext;
-use crate::frontend::{Endpoint, EndpointSet};
+use crate::frontend::{Endpoint, EndpointSet, FrontendKey, Place};
 
 /// The endpoints that a port may use, in one family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -44,6 +44,34 @@ impl Eligible {
         };
         Self { cluster, local }
     }
+}
+
+/// The endpoints that connections of a frontend may stay on: all that serve, whoever is chosen for new ones.
+///
+/// Those on nodes that fell silent are no place to stay.
+pub fn serving_endpoints<'a>(
+    service: &Service,
+    slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>,
+    suspects: &BTreeSet<NodeName>,
+    frontend: FrontendKey,
+) -> BTreeSet<Endpoint> {
+    let slices: Vec<Arc<EndpointSlice>> = slices.into_iter().cloned().collect();
+    let ports = service.ports.iter().filter(|port| {
+        let number = match frontend.place {
+            Place::Address(_) => Some(port.port),
+            Place::Node(_) => port.node_port,
+        };
+        port.protocol == frontend.protocol && number == Some(frontend.port)
+    });
+    let candidates = ports.flat_map(|port| candidates(port, frontend.family(), &slices));
+    let trusted = |reported: &Reported| {
+        let node = reported.node.as_ref();
+        node.is_none_or(|node| !suspects.contains(node))
+    };
+    candidates
+        .filter(|(_, reported)| (reported.ready || reported.serving) && trusted(reported))
+        .map(|(endpoint, _)| endpoint)
+        .collect()
 }
 
 type Candidate<'a> = (Endpoint, &'a Reported);

@@ -20,6 +20,7 @@ mod verdict;
 
 pub use compile::{compile_service, is_served};
 pub use context::{NodeContext, PodDetection};
+pub use eligible::serving_endpoints;
 pub use flow::{Arrival, Destination, Flow, Origin, Reason, Verdict};
 pub use frontend::{
     Endpoint, EndpointSet, Frontend, FrontendKey, FrontendKind, HealthCheck, Masquerade, Outcome,

@@ -1,0 +1,124 @@
+//! The command line: kube-proxy's names and defaults where they exist.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Parser;
+use config_runtime::arguments::{CommonArguments, ListenAddress, NodeArguments};
+use ipnet::IpNet;
+
+/// Forwards what lands on a Service to its endpoints.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "foghorn-proxy", version, about)]
+pub struct Arguments {
+    /// Arguments of every program.
+    #[command(flatten)]
+    pub common: CommonArguments,
+
+    /// Arguments of every program on a node.
+    #[command(flatten)]
+    pub node: NodeArguments,
+
+    /// What in the kernel forwards
+    #[arg(
+        long,
+        alias = "proxy-mode",
+        value_name = "MODE",
+        default_value = "nftables"
+    )]
+    pub dataplane: String,
+
+    /// Remove everything of ours from the kernel, and end
+    #[arg(long)]
+    pub cleanup: bool,
+
+    /// Addresses on which NodePorts are offered: `primary` for the node's InternalIPs, or prefixes
+    #[arg(
+        long,
+        value_name = "PREFIX,..",
+        value_delimiter = ',',
+        default_value = "primary"
+    )]
+    pub nodeport_addresses: Vec<String>,
+
+    /// The networks of the cluster's Pods, to tell Pods from outsiders
+    #[arg(long, value_name = "PREFIX,..", value_delimiter = ',')]
+    pub cluster_cidr: Vec<IpNet>,
+
+    /// How Pods are told from outsiders [default: ClusterCIDR with --cluster-cidr, NodeCIDR without]
+    #[arg(long, value_name = "MODE")]
+    pub detect_local_mode: Option<DetectLocalMode>,
+
+    /// The bridge of this node's Pods, for BridgeInterface
+    #[arg(long, value_name = "NAME")]
+    pub pod_bridge_interface: Option<String>,
+
+    /// How names of Pods' interfaces begin, for InterfaceNamePrefix
+    #[arg(long, value_name = "PREFIX")]
+    pub pod_interface_name_prefix: Option<String>,
+
+    /// Masquerade all flows to ClusterIPs
+    #[arg(long)]
+    pub masquerade_all: bool,
+
+    /// Serve spec.externalIPs too; whoever may write Services can then take addresses (CVE-2020-8554)
+    #[arg(long)]
+    pub allow_external_ips: bool,
+
+    /// Serve the Services whose label service.kubernetes.io/service-proxy-name has this value, instead of those without it
+    #[arg(long, value_name = "NAME")]
+    pub service_proxy_name: Option<String>,
+
+    /// As --health-address
+    #[arg(long, value_name = "ADDRESS")]
+    pub healthz_bind_address: Option<ListenAddress>,
+
+    /// As --metrics-address
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_bind_address: Option<ListenAddress>,
+
+    /// Let connections live on whose segments are outside the window (nf_conntrack_tcp_be_liberal)
+    #[arg(long)]
+    pub conntrack_tcp_be_liberal: bool,
+
+    /// Socket over which the speaker of this node says which nodes fell silent
+    #[arg(long, value_name = "PATH", default_value = "/run/foghorn/proxy.sock")]
+    pub speaker_socket: PathBuf,
+}
+
+/// How Pods are told from outsiders, under kube-proxy's names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum DetectLocalMode {
+    /// Their address is in --cluster-cidr
+    #[value(name = "ClusterCIDR")]
+    ClusterCidr,
+    /// Their address is in the node's podCIDRs
+    #[value(name = "NodeCIDR")]
+    NodeCidr,
+    /// They arrive on --pod-bridge-interface
+    #[value(name = "BridgeInterface")]
+    BridgeInterface,
+    /// They arrive on an interface whose name begins with --pod-interface-name-prefix
+    #[value(name = "InterfaceNamePrefix")]
+    InterfaceNamePrefix,
+}
+
+impl Arguments {
+    /// Where health is served, if anywhere.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        let default = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 10256);
+        match self.healthz_bind_address {
+            Some(ListenAddress(address)) => address,
+            None => self.common.health_address_or(default),
+        }
+    }
+
+    /// Where metrics are served, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+        match self.metrics_bind_address {
+            Some(ListenAddress(address)) => address,
+            None => self.common.metrics_address_or(default),
+        }
+    }
+}

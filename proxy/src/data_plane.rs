@@ -1,0 +1,36 @@
+//! The seam between the shell and what in the kernel forwards.
+
+use proxy_table::{ForwardingTable, TableChange};
+
+/// What makes the kernel forward as the table says.
+///
+/// The shell calls it on a thread that may block. After an error it calls [`Self::settle`], which trusts nothing.
+pub trait DataPlane: Send + 'static {
+    /// Makes the kernel hold what the table says, whatever it holds now: reads it back and sends the difference.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read or refuses the difference.
+    fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError>;
+
+    /// Sends the changes that made the table what it is, in order, all or none.
+    ///
+    /// # Errors
+    /// If the kernel refuses them.
+    fn update(
+        &mut self,
+        table: &ForwardingTable,
+        changes: &[TableChange],
+    ) -> Result<Sent, PlaneError>;
+}
+
+/// How much was sent to the kernel.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sent {
+    /// Whether anything was.
+    pub anything: bool,
+}
+
+/// Why the kernel does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to change the rules in the kernel")]
+pub struct PlaneError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

@@ -1,0 +1,114 @@
+//! What kube-proxy left behind in the kernel.
+
+use std::io;
+
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessageInner, NetfilterProtoFamily};
+
+use crate::netfilter::Netfilter;
+
+/// What was found of kube-proxy.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Leftovers {
+    /// Families (`ip`, `ip6`) whose nftables table `kube-proxy` was removed.
+    pub removed_tables: Vec<&'static str>,
+    /// Tables of iptables-nft that still have chains of kube-proxy's iptables mode, as `ip nat`.
+    pub iptables_tables: Vec<String>,
+}
+
+/// Removes kube-proxy's nftables tables, and looks for chains of its iptables mode.
+///
+/// # Errors
+/// If the kernel cannot be asked, or refuses.
+pub fn remove() -> io::Result<Leftovers> {
+    let mut netfilter = Netfilter::open()?;
+    let mut leftovers = Leftovers::default();
+    for (family, name) in FAMILIES {
+        if has_table(&mut netfilter, family, KUBE_PROXY_TABLE)? {
+            delete_table(&mut netfilter, family, KUBE_PROXY_TABLE)?;
+            leftovers.removed_tables.push(name);
+        }
+        let tables = tables_with_iptables_chains(&mut netfilter, family)?;
+        let tables = tables.into_iter().map(|table| format!("{name} {table}"));
+        leftovers.iptables_tables.extend(tables);
+    }
+    Ok(leftovers)
+}
+
+fn has_table(
+    netfilter: &mut Netfilter,
+    family: NetfilterProtoFamily,
+    wanted: &str,
+) -> io::Result<bool> {
+    let mut found = false;
+    let all = TableMessage {
+        attributes: Vec::new(),
+    };
+    netfilter.dump(family, NfTablesMessage::GetTable(all), |message| {
+        if let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner {
+            let wanted = TableAttribute::Name(wanted.to_owned());
+            found |= table.attributes.contains(&wanted);
+        }
+    })?;
+    Ok(found)
+}
+
+fn delete_table(
+    netfilter: &mut Netfilter,
+    family: NetfilterProtoFamily,
+    name: &str,
+) -> io::Result<()> {
+    let delete = NfTablesMessage::DeleteTable(TableMessage {
+        attributes: vec![TableAttribute::Name(name.to_owned())],
+    });
+    let edge = || NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
+    netfilter.transact([
+        (edge(), ControlMessage::BatchBegin.into()),
+        (NetfilterHeader::new(family, 0, 0), delete.into()),
+        (edge(), ControlMessage::BatchEnd.into()),
+    ])
+}
+
+fn tables_with_iptables_chains(
+    netfilter: &mut Netfilter,
+    family: NetfilterProtoFamily,
+) -> io::Result<Vec<String>> {
+    let mut tables = Vec::new();
+    let all = ChainMessage {
+        attributes: Vec::new(),
+    };
+    netfilter.dump(family, NfTablesMessage::GetChain(all), |message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.inner
+        else {
+            return;
+        };
+        let (mut table, mut name) = (None, None);
+        for attribute in chain.attributes {
+            match attribute {
+                ChainAttribute::Table(text) => table = Some(text),
+                ChainAttribute::Name(text) => name = Some(text),
+                _ => {}
+            }
+        }
+        if let (Some(table), Some(name)) = (table, name)
+            && IPTABLES_CHAINS.contains(&name.as_str())
+            && !tables.contains(&table)
+        {
+            tables.push(table);
+        }
+    })?;
+    Ok(tables)
+}
+
+const FAMILIES: [(NetfilterProtoFamily, &str); 2] = [
+    (NetfilterProtoFamily::IPv4, "ip"),
+    (NetfilterProtoFamily::IPv6, "ip6"),
+];
+const KUBE_PROXY_TABLE: &str = "kube-proxy";
+/// The chains that every sync of kube-proxy's iptables mode writes.
+const IPTABLES_CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING"];
+/// `include/uapi/linux/netfilter/nfnetlink.h`.
+const NFNL_SUBSYS_NFTABLES: u16 = 10;

@@ -1,0 +1,343 @@
+//! The loop: changes in, jobs out, one at a time; what arrives during one is the next.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::name::{NodeName, ServiceKey};
+use config::snapshot::Snapshot;
+use config_runtime::source::{Source, Update};
+use config_runtime::telemetry::Chain;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::conntrack::Cleaner;
+use crate::data_plane::DataPlane;
+use crate::health_check::Notice;
+use crate::metrics::Metrics;
+use crate::pending::Pending;
+use crate::status::Status;
+use crate::surroundings::Settings;
+use crate::work::{Done, Job, Worker};
+
+/// Everything that the loop hears, and everybody whom it tells.
+#[derive(Debug)]
+pub struct Sync<P> {
+    /// What the cluster says.
+    pub source: Source,
+    /// What was asked for.
+    pub settings: Settings,
+    /// The machine's addresses.
+    pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    /// The nodes that the speaker holds for silent.
+    pub silent: watch::Receiver<BTreeSet<NodeName>>,
+    /// Who does the jobs.
+    pub worker: Worker<P>,
+    /// Who ends stale connections, if that is possible here.
+    pub cleaner: Option<Cleaner>,
+    /// Who answers health checks.
+    pub health_checks: mpsc::UnboundedSender<Notice>,
+    /// What others ask for.
+    pub status: Arc<Status>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl<P: DataPlane> Sync<P> {
+    /// Syncs until `stop`. Nothing reaches the kernel before everything is known, and the rules stay when it ends.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self {
+            mut source,
+            settings,
+            mut addresses,
+            mut silent,
+            worker,
+            cleaner,
+            health_checks,
+            status,
+            metrics,
+        } = self;
+        let first = tokio::select! {
+            update = source.synced() => update,
+            () = stop.cancelled() => return Ok(()),
+        };
+        tracing::info!("Everything is known: syncing");
+        let node_name = settings.node_name.clone();
+        if source.snapshot().node(&node_name).is_none() {
+            tracing::warn!(node = %node_name, "Node object does not exist: NodePorts are not offered, and no endpoint counts as local");
+        }
+        let mut pending = Pending::new(settings);
+        pending.handle_addresses(addresses.borrow_and_update().clone());
+        pending.handle_silent(silent.borrow_and_update().clone(), source.snapshot());
+        let mut reports = Reports {
+            node_name,
+            cleaner,
+            health_checks,
+            status,
+            metrics,
+            seen_changes: HashMap::new(),
+            started: Timestamp::now(),
+        };
+        reports.heard(&first, source.snapshot());
+        pending.handle_change(first.dirty);
+        let mut workplace = Workplace::Idle(worker);
+        let mut failures = Failures::default();
+        let mut audit = Instant::now() + AUDIT_INTERVAL;
+        loop {
+            workplace = match workplace {
+                Workplace::Idle(worker) if failures.may_try() => {
+                    match pending.take(source.snapshot()) {
+                        Some(job) => Workplace::begin(worker, job, &mut reports),
+                        None => Workplace::Idle(worker),
+                    }
+                }
+                other => other,
+            };
+            reports.waiting(pending.services());
+            // Every branch is cancel-safe: what a future took in it returns in the same poll.
+            tokio::select! {
+                update = source.changed() => {
+                    reports.heard(&update, source.snapshot());
+                    pending.handle_change(update.dirty);
+                }
+                Ok(()) = addresses.changed() => {
+                    pending.handle_addresses(addresses.borrow_and_update().clone());
+                }
+                Ok(()) = silent.changed() => {
+                    pending.handle_silent(silent.borrow_and_update().clone(), source.snapshot());
+                }
+                (worker, begun, done) = workplace.end() => {
+                    workplace = Workplace::Idle(worker);
+                    match reports.done(begun, done) {
+                        Ok(()) => failures = Failures::default(),
+                        Err(Refused) => {
+                            failures.add();
+                            pending.handle_failure();
+                        }
+                    }
+                }
+                () = failures.wait() => failures.let_try(),
+                () = tokio::time::sleep_until(audit) => {
+                    audit = Instant::now() + AUDIT_INTERVAL;
+                    pending.handle_audit(source.snapshot());
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        if let Workplace::Busy(..) = workplace {
+            workplace.end().await;
+        }
+        Ok(())
+    }
+}
+
+/// A worker at rest, or one that works on a thread that may block.
+enum Workplace<P> {
+    Idle(Worker<P>),
+    Busy(Begun, JoinHandle<(Worker<P>, Done)>),
+}
+
+/// A job that was begun.
+#[derive(Clone, Debug)]
+struct Begun {
+    at: Instant,
+    context_addresses: Option<BTreeSet<IpAddr>>,
+    /// When the endpoints in the job changed, in milliseconds since 1970.
+    triggers: Vec<i64>,
+}
+
+impl<P: DataPlane> Workplace<P> {
+    fn begin(mut worker: Worker<P>, job: Job, reports: &mut Reports) -> Self {
+        let context = job.context.as_ref();
+        let begun = Begun {
+            at: Instant::now(),
+            context_addresses: context.map(|context| context.node_port_addresses.clone()),
+            triggers: reports.triggers(&job),
+        };
+        let work = move || {
+            let done = worker.run(job);
+            (worker, done)
+        };
+        Self::Busy(begun, tokio::task::spawn_blocking(work))
+    }
+
+    /// Waits until the job is done; for ever if there is none.
+    async fn end(&mut self) -> (Worker<P>, Begun, Done) {
+        match self {
+            Self::Idle(_) => std::future::pending().await,
+            Self::Busy(begun, working) => match working.await {
+                Ok((worker, done)) => (worker, begun.clone(), done),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down.
+                    Err(_) => std::future::pending().await,
+                },
+            },
+        }
+    }
+}
+
+/// When to try again after the kernel refused.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    retry: Option<Instant>,
+}
+
+impl Failures {
+    fn add(&mut self) {
+        let delay = FIRST_RETRY.saturating_mul(1 << self.count.min(10));
+        self.count += 1;
+        self.retry = Some(Instant::now() + delay.min(LONGEST_RETRY));
+    }
+
+    fn may_try(&self) -> bool {
+        self.retry.is_none()
+    }
+
+    async fn wait(&self) {
+        match self.retry {
+            Some(retry) => tokio::time::sleep_until(retry).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn let_try(&mut self) {
+        self.retry = None;
+    }
+}
+
+/// The kernel refused; it is logged already.
+struct Refused;
+
+/// Those who hear what became of the jobs.
+struct Reports {
+    node_name: NodeName,
+    cleaner: Option<Cleaner>,
+    health_checks: mpsc::UnboundedSender<Notice>,
+    status: Arc<Status>,
+    metrics: Metrics,
+    /// The last change of endpoints that was counted, for each Service of the last minutes.
+    seen_changes: HashMap<ServiceKey, i64>,
+    started: Timestamp,
+}
+
+impl Reports {
+    fn heard(&self, update: &Update, snapshot: &Snapshot) {
+        let now = std::time::Instant::now();
+        let count = u64::try_from(update.dirty.services.len()).unwrap_or(u64::MAX);
+        if count > 0 || update.dirty.service_cidrs {
+            self.status.handle_change(now);
+            self.metrics.last_queued.set(seconds_now());
+        }
+        self.metrics.service_changes.inc_by(count);
+        self.metrics.endpoint_changes.inc_by(count);
+        if update.dirty.nodes.contains(&self.node_name) || update.synced {
+            let node = snapshot.node(&self.node_name);
+            self.status
+                .handle_node(node.is_some_and(|node| node.being_deleted), now);
+        }
+    }
+
+    fn waiting(&self, services: usize) {
+        let count = i64::try_from(services).unwrap_or(i64::MAX);
+        self.metrics.service_changes_pending.set(count);
+        self.metrics.endpoint_changes_pending.set(count);
+    }
+
+    /// Changes of endpoints that the job brings to the kernel for the first time.
+    fn triggers(&mut self, job: &Job) -> Vec<i64> {
+        let mut triggers = Vec::new();
+        for (key, workload) in &job.services {
+            let slices = workload.iter().flat_map(|workload| &workload.slices);
+            let Some(latest) = slices
+                .filter_map(|slice| slice.last_change_milliseconds)
+                .max()
+            else {
+                continue;
+            };
+            let is_new = latest > self.started.as_millisecond()
+                && self.seen_changes.get(key).is_none_or(|&seen| seen < latest);
+            if is_new {
+                self.seen_changes.insert(key.clone(), latest);
+                triggers.push(latest);
+            }
+        }
+        if self.seen_changes.len() > SEEN_CHANGES {
+            let oldest = Timestamp::now().as_millisecond() - SEEN_MILLISECONDS;
+            self.seen_changes.retain(|_, seen| *seen > oldest);
+        }
+        triggers
+    }
+
+    fn done(&self, begun: Begun, done: Done) -> Result<(), Refused> {
+        let took = begun.at.elapsed().as_secs_f64();
+        self.metrics.sync.observe(took);
+        let kind = if done.whole {
+            &self.metrics.full_sync
+        } else {
+            &self.metrics.partial_sync
+        };
+        kind.observe(took);
+        if let Some(addresses) = begun.context_addresses {
+            self.tell(Notice::Addresses(addresses));
+        }
+        for (service, check) in done.health_checks {
+            self.tell(Notice::Service(service, check));
+        }
+        self.metrics.set_without_local(done.without_local);
+        let count = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+        self.metrics.services.set(count(done.size.0));
+        self.metrics.frontends.set(count(done.size.1));
+        match done.sent {
+            Ok(sent) => {
+                self.status
+                    .handle_synced(begun.at.into_std(), std::time::Instant::now());
+                self.metrics.last_sync.set(seconds_now());
+                let now = Timestamp::now().as_millisecond();
+                for trigger in begun.triggers {
+                    let waited = Duration::from_millis(u64::try_from(now - trigger).unwrap_or(0));
+                    self.metrics
+                        .network_programming
+                        .observe(waited.as_secs_f64());
+                }
+                tracing::debug!(
+                    seconds = took,
+                    whole = done.whole,
+                    changed = sent.anything,
+                    "Synced"
+                );
+                if let Some(cleaner) = &self.cleaner {
+                    cleaner.ask(done.expected);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.sync_failures.inc();
+                tracing::error!(error = %Chain(&error), "Sync failed: reading the kernel back");
+                Err(Refused)
+            }
+        }
+    }
+
+    fn tell(&self, notice: Notice) {
+        if self.health_checks.send(notice).is_err() {
+            tracing::error!("Health checks are not answered any more");
+        }
+    }
+}
+
+fn seconds_now() -> f64 {
+    Timestamp::now().as_duration().as_secs_f64()
+}
+
+/// How often the kernel is read back and compared although nothing went wrong.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(300);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+const SEEN_CHANGES: usize = 4096;
+const SEEN_MILLISECONDS: i64 = 600_000;

@@ -1,0 +1,170 @@
+//! The parts that ask the kernel, with a kernel: in a network namespace of their own.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "what the tests need of the machine is there, or they fail"
+)]
+use std::collections::{BTreeSet, HashMap};
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use config::address::IpFamily;
+use config::service::Protocol;
+use proxy::conntrack::{Cleaner, Expected};
+use proxy::leftovers::{self, Leftovers};
+use proxy_table::{Endpoint, FrontendKey, Place};
+
+/// Runs the test of this name again inside new namespaces; whether this is the run inside.
+fn is_inside(test: &str) -> bool {
+    const INSIDE: &str = "FOGHORN_PROXY_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let status = Command::new("unshare")
+        .args(["-Urnm", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .expect("unshare of util-linux is installed");
+    assert!(status.success(), "failed inside: {status}");
+    false
+}
+
+fn run(command: &str) -> ExitStatus {
+    let mut words = command.split_whitespace();
+    let mut program = Command::new(words.next().unwrap());
+    program.args(words).status().unwrap()
+}
+
+fn tracked(protocol: &str) -> String {
+    let listed = Command::new("conntrack")
+        .args(["-L", "-p", protocol])
+        .output()
+        .unwrap();
+    String::from_utf8(listed.stdout).unwrap()
+}
+
+fn track(protocol: &str, client: &str, frontend: (&str, u16), answers: (&str, u16)) {
+    let ((address, port), (endpoint, endpoint_port)) = (frontend, answers);
+    let command = format!(
+        "conntrack -I -p {protocol} -t 600 -s {client} -d {address} -r {endpoint} -q {client} \
+         --sport 4000 --dport {port} --reply-port-src {endpoint_port} --reply-port-dst 4000"
+    );
+    let tcp = if protocol == "tcp" {
+        " --state ESTABLISHED"
+    } else {
+        ""
+    };
+    assert!(run(&format!("{command}{tcp}")).success());
+}
+
+#[test]
+fn connections_to_endpoints_that_are_gone_are_ended_and_no_others() {
+    if !is_inside("connections_to_endpoints_that_are_gone_are_ended_and_no_others") {
+        return;
+    }
+    let dns = ("10.96.0.10", 53);
+    let dns6 = ("2001:db8:1::a", 53);
+    track("udp", "10.244.7.1", dns, ("10.244.1.2", 5353));
+    track("udp", "10.244.7.2", dns, ("10.244.9.2", 5353));
+    track("udp", "10.244.7.3", dns, dns);
+    track(
+        "udp",
+        "10.244.7.4",
+        ("192.0.2.1", 30053),
+        ("10.244.9.2", 5353),
+    );
+    track(
+        "udp",
+        "10.244.7.5",
+        ("198.51.100.1", 53),
+        ("198.51.100.1", 53),
+    );
+    track("tcp", "10.244.7.6", dns, ("10.244.9.2", 5353));
+    track("udp", "2001:db8:f::7", dns6, ("2001:db8:f::99", 5353));
+
+    let key = |place, port: u16| FrontendKey {
+        place,
+        protocol: Protocol::Udp,
+        port: port.try_into().unwrap(),
+    };
+    let serving = |address: &str| {
+        Some(Arc::new(BTreeSet::from([Endpoint {
+            address: address.parse().unwrap(),
+            port: 5353.try_into().unwrap(),
+        }])))
+    };
+    let expected = Expected {
+        frontends: HashMap::from([
+            (
+                key(Place::Address("10.96.0.10".parse().unwrap()), 53),
+                serving("10.244.1.2"),
+            ),
+            (
+                key(Place::Address("2001:db8:1::a".parse().unwrap()), 53),
+                serving("2001:db8:f::2"),
+            ),
+            (key(Place::Node(IpFamily::V4), 30053), serving("10.244.1.2")),
+        ]),
+        node_port_addresses: BTreeSet::from(["192.0.2.1".parse().unwrap()]),
+    };
+    let (report, reports) = mpsc::channel();
+    let cleaner = Cleaner::start(move |sweep| report.send(sweep).unwrap()).unwrap();
+    cleaner.ask(expected);
+    let sweep = reports
+        .recv_timeout(Duration::from_secs(60))
+        .unwrap()
+        .unwrap();
+    assert!(sweep.failed.is_none(), "{sweep:?}");
+    assert_eq!(sweep.deleted, 4);
+    let udp = tracked("udp");
+    for (client, stays) in [
+        ("10.244.7.1", true),
+        ("10.244.7.2", false),
+        ("10.244.7.3", false),
+        ("10.244.7.4", false),
+        ("10.244.7.5", true),
+    ] {
+        assert_eq!(
+            udp.contains(&format!("src={client} dst=")),
+            stays,
+            "{client} in\n{udp}"
+        );
+    }
+    assert!(tracked("tcp").contains("src=10.244.7.6"));
+}
+
+#[test]
+fn what_kube_proxy_left_is_removed_and_the_tables_of_others_stay() {
+    if !is_inside("what_kube_proxy_left_is_removed_and_the_tables_of_others_stay") {
+        return;
+    }
+    assert_eq!(leftovers::remove().unwrap(), Leftovers::default());
+    for table in [
+        "ip kube-proxy",
+        "ip6 kube-proxy",
+        "ip calico",
+        "inet kube-proxy",
+    ] {
+        assert!(run(&format!("nft add table {table}")).success());
+    }
+    assert!(run("nft add chain ip kube-proxy services").success());
+    assert!(run("nft add table ip nat").success());
+    assert!(run("nft add chain ip nat KUBE-SERVICES").success());
+    let found = leftovers::remove().unwrap();
+    assert_eq!(found.removed_tables, ["ip", "ip6"]);
+    assert_eq!(found.iptables_tables, ["ip nat"]);
+    let listed = Command::new("nft")
+        .args(["list", "tables"])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let left: BTreeSet<&str> = listed.lines().collect();
+    assert_eq!(
+        left,
+        BTreeSet::from(["table ip calico", "table inet kube-proxy", "table ip nat"])
+    );
+}

@@ -1,0 +1,296 @@
+//! The worker with a kernel that now and then refuses, and the pending work around it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use config::name::NodeName;
+use config::node::Node;
+use config::snapshot::{Change, Dirty, Snapshot};
+use proptest::prelude::*;
+use proxy::data_plane::{DataPlane, PlaneError, Sent};
+use proxy::pending::Pending;
+use proxy::surroundings::{NodePorts, Pods, Settings};
+use proxy::work::{Job, Worker, Workload};
+use proxy_table::generate::{Scene, Step, any_scene};
+use proxy_table::{ForwardingTable, Frontend, FrontendKey, NodeContext, PodDetection, TableChange};
+
+type Held = BTreeMap<FrontendKey, Arc<Frontend>>;
+
+/// A kernel that holds frontends, and refuses when it was told to.
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Kernel>>);
+
+#[derive(Default)]
+struct Kernel {
+    held: Held,
+    refuse: bool,
+    settled: usize,
+}
+
+impl Fake {
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DataPlane for Fake {
+    fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError> {
+        let mut kernel = self.kernel();
+        kernel.settled += 1;
+        if kernel.refuse {
+            return Err(PlaneError("refused".into()));
+        }
+        let wanted = held(table);
+        let anything = kernel.held != wanted;
+        kernel.held = wanted;
+        Ok(Sent { anything })
+    }
+
+    fn update(&mut self, _: &ForwardingTable, changes: &[TableChange]) -> Result<Sent, PlaneError> {
+        let mut kernel = self.kernel();
+        if kernel.refuse {
+            return Err(PlaneError("refused".into()));
+        }
+        for change in changes.iter().flat_map(|change| &change.frontends) {
+            let before = match change.after.clone() {
+                Some(after) => kernel.held.insert(change.key, after),
+                None => kernel.held.remove(&change.key),
+            };
+            assert_eq!(
+                before, change.before,
+                "a change that does not fit what is held"
+            );
+        }
+        Ok(Sent { anything: true })
+    }
+}
+
+fn held(table: &ForwardingTable) -> Held {
+    table
+        .frontends()
+        .map(|(key, _, frontend)| (*key, Arc::clone(frontend)))
+        .collect()
+}
+
+fn job(steps: &[Step]) -> Job {
+    let suspects = steps.iter().filter_map(|step| step.workload.as_ref());
+    let suspects: BTreeSet<NodeName> = suspects
+        .flat_map(|workload| workload.suspects.clone())
+        .collect();
+    let services = steps.iter().map(|step| {
+        let workload = step.workload.as_ref().map(|workload| Workload {
+            service: Arc::new(workload.service.clone()),
+            slices: workload.slices.clone(),
+        });
+        (step.key.clone(), workload)
+    });
+    Job {
+        suspects,
+        services: services.collect(),
+        ..Job::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_kernel_is_right_after_every_job_that_it_did_not_refuse(
+        scene in any_scene(12), refusals in proptest::collection::vec(any::<bool>(), 12)
+    ) {
+        let Scene { context, mut steps, .. } = scene;
+        // Which nodes are silent is known of the whole cluster here.
+        for step in &mut steps {
+            step.workload.iter_mut().for_each(|workload| workload.suspects.clear());
+        }
+        let fake = Fake::default();
+        let mut worker = Worker::new(fake.clone(), Arc::clone(&context));
+        let mut table = ForwardingTable::new(Arc::clone(&context));
+        for (step, refuse) in steps.iter().zip(refusals) {
+            fake.kernel().refuse = refuse;
+            let done = worker.run(job(std::slice::from_ref(step)));
+            prop_assert!(refuse || done.sent.is_ok());
+            table.update(&step.key, step.part(&context));
+            if done.sent.is_ok() {
+                prop_assert_eq!(&fake.kernel().held, &held(&table));
+            }
+            prop_assert_eq!(done.size, (table.services().len(), table.frontends().len()));
+        }
+        fake.kernel().refuse = false;
+        let last = worker.run(Job { settle: true, ..Job::default() });
+        prop_assert!(last.sent.is_ok());
+        prop_assert_eq!(&fake.kernel().held, &held(&table));
+    }
+
+    #[test]
+    fn the_counts_without_local_endpoints_do_not_drift(scene in any_scene(12)) {
+        let Scene { context, mut steps, .. } = scene;
+        for step in &mut steps {
+            step.workload.iter_mut().for_each(|workload| workload.suspects.clear());
+        }
+        let mut step_by_step = Worker::new(Fake::default(), Arc::clone(&context));
+        let mut last = None;
+        for step in &steps {
+            last = Some(step_by_step.run(job(std::slice::from_ref(step))));
+        }
+        let latest: BTreeMap<_, _> = steps.into_iter().map(|step| (step.key.clone(), step)).collect();
+        let latest: Vec<Step> = latest.into_values().collect();
+        let fresh = Worker::new(Fake::default(), context).run(job(&latest));
+        prop_assert_eq!(last.unwrap().without_local, fresh.without_local);
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        node_name: NodeName::from("node-1"),
+        node_ports: NodePorts::Primary,
+        pods: Pods::Fixed(PodDetection::None),
+        masquerade_all: false,
+        allow_external_ips: false,
+        service_proxy_name: None,
+    }
+}
+
+fn apply(snapshot: &mut Snapshot, pending: &mut Pending, change: Change) {
+    let mut dirty = Dirty::default();
+    snapshot.apply(change, &mut dirty);
+    pending.handle_change(dirty);
+}
+
+#[test]
+fn a_job_holds_what_changed_and_everything_only_where_the_node_changed() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut snapshot = Snapshot::default();
+    let mut pending = Pending::new(settings());
+    for name in ["a", "b"] {
+        let key = config::name::ServiceKey::new("shop", name);
+        let any = proxy_table::generate::any_workload(key.clone());
+        let service = any.new_tree(&mut runner).unwrap().current().service;
+        apply(
+            &mut snapshot,
+            &mut pending,
+            Change::Service(key, Some(Arc::new(service))),
+        );
+    }
+    let names = |job: &Job| {
+        job.services
+            .iter()
+            .map(|(key, _)| key.name().to_owned())
+            .collect::<Vec<_>>()
+    };
+
+    let first = pending.take(&snapshot).unwrap();
+    assert_eq!(
+        (names(&first), first.context.is_some()),
+        (vec!["a".to_owned(), "b".to_owned()], true)
+    );
+    assert!(pending.take(&snapshot).is_none(), "nothing waits any more");
+
+    let gone = config::name::ServiceKey::new("shop", "a");
+    apply(&mut snapshot, &mut pending, Change::Service(gone, None));
+    let second = pending.take(&snapshot).unwrap();
+    assert_eq!(
+        (names(&second), second.context.is_some()),
+        (vec!["a".to_owned()], false)
+    );
+    assert!(second.services[0].1.is_none());
+
+    // A node that says nothing new of itself costs nothing, as heartbeats do.
+    apply(
+        &mut snapshot,
+        &mut pending,
+        Change::Node("node-1".into(), Some(Arc::new(Node::default()))),
+    );
+    assert!(pending.take(&snapshot).is_none());
+    let moved = Node {
+        internal_ips: vec!["192.0.2.1".parse().unwrap()],
+        ..Node::default()
+    };
+    apply(
+        &mut snapshot,
+        &mut pending,
+        Change::Node("node-1".into(), Some(Arc::new(moved))),
+    );
+    let third = pending.take(&snapshot).unwrap();
+    assert_eq!(
+        (names(&third), third.context.is_some()),
+        (vec!["b".to_owned()], true)
+    );
+
+    pending.handle_failure();
+    let repair = pending.take(&snapshot).unwrap();
+    assert!(repair.settle && repair.services.is_empty());
+}
+
+#[test]
+fn only_services_with_endpoints_on_a_node_that_fell_silent_are_compiled_again() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut snapshot = Snapshot::default();
+    let mut pending = Pending::new(settings());
+    let mut on_node_2 = BTreeSet::new();
+    for number in 0..20 {
+        let key = config::name::ServiceKey::new("shop", format!("s{number}"));
+        let any = proxy_table::generate::any_workload(key.clone());
+        let workload = any.new_tree(&mut runner).unwrap().current();
+        apply(
+            &mut snapshot,
+            &mut pending,
+            Change::Service(key.clone(), Some(Arc::new(workload.service))),
+        );
+        for slice in workload.slices {
+            apply(
+                &mut snapshot,
+                &mut pending,
+                Change::Slice(key.clone(), slice.name.clone(), Some(slice)),
+            );
+        }
+        let endpoints = snapshot.slices(&key).flat_map(|slice| &slice.endpoints);
+        let nodes: BTreeSet<_> = endpoints
+            .filter_map(|endpoint| endpoint.node.clone())
+            .collect();
+        if nodes.contains(&"node-2".into()) {
+            on_node_2.insert(key);
+        }
+    }
+    assert!(
+        !on_node_2.is_empty() && on_node_2.len() < 20,
+        "{}",
+        on_node_2.len()
+    );
+    pending.take(&snapshot).unwrap();
+    for silent in [&["node-2"][..], &[]] {
+        let silent: BTreeSet<NodeName> = silent.iter().copied().map(NodeName::from).collect();
+        pending.handle_silent(silent.clone(), &snapshot);
+        let job = pending.take(&snapshot).unwrap();
+        assert_eq!(job.suspects, silent);
+        let compiled: BTreeSet<_> = job.services.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(compiled, on_node_2);
+    }
+}
+
+#[test]
+fn the_kernel_is_read_back_at_the_start_and_after_a_refusal_only() {
+    let fake = Fake::default();
+    let context = Arc::new(NodeContext::new(NodeName::from("node-1")));
+    let mut worker = Worker::new(fake.clone(), context);
+    let mut settled = |job: Job, refuse: bool| {
+        fake.kernel().refuse = refuse;
+        worker.run(job);
+        fake.kernel().settled
+    };
+    assert_eq!(settled(Job::default(), true), 1);
+    assert_eq!(settled(Job::default(), false), 2);
+    assert_eq!(settled(Job::default(), false), 2);
+    assert_eq!(
+        settled(
+            Job {
+                settle: true,
+                ..Job::default()
+            },
+            false
+        ),
+        3
+    );
+}
