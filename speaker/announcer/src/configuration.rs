@@ -64,7 +64,7 @@ pub enum Failback {
     /// It stays where it is as long as its owner is fit.
     #[default]
     Never,
-    /// When the shell says that it is idle (`Announcer::handle_idle`).
+    /// When the shell says that it is idle ([`crate::Announcer::handle_idle`]).
     Idle,
     /// Once the better candidate has stood for [`Timing::failback_hold`].
     Always,

@@ -74,6 +74,10 @@ pub enum Event {
         node: NodeName,
         silent_for: Duration,
     },
+    #[error("{node} is silent, and no peer hears it")]
+    SilenceAgreed { node: NodeName },
+    #[error("{node} is heard again, by this speaker or a peer")]
+    SilenceEnded { node: NodeName },
     #[error("this speaker was stopped for {} ms: nobody is declared silent for a while", late.as_millis())]
     Stalled { late: Duration },
 }
@@ -95,7 +99,11 @@ impl Event {
             | Self::ConflictEnded { vip }
             | Self::OwnerAnswered { vip, .. }
             | Self::OwnerHeard { vip, .. } => Some(vip),
-            Self::PeerHeard { .. } | Self::PeerSilent { .. } | Self::Stalled { .. } => None,
+            Self::PeerHeard { .. }
+            | Self::PeerSilent { .. }
+            | Self::SilenceAgreed { .. }
+            | Self::SilenceEnded { .. }
+            | Self::Stalled { .. } => None,
         }
     }
 
@@ -117,6 +125,8 @@ impl Event {
             Self::OwnerHeard { .. } => "OwnerHeard",
             Self::PeerHeard { .. } => "PeerHeard",
             Self::PeerSilent { .. } => "PeerSilent",
+            Self::SilenceAgreed { .. } => "SilenceAgreed",
+            Self::SilenceEnded { .. } => "SilenceEnded",
             Self::Stalled { .. } => "SpeakerStalled",
         }
     }

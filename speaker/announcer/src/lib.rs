@@ -1,6 +1,6 @@
 //! Who answers for a VIP and what it says on the wire, as a machine without input or output.
 //!
-//! Start at `Announcer` (this is its interface; the machine itself comes in the next commits). The shell feeds it with `handle_*` (configuration, links, fitness, heartbeats, frames,
+//! Start at [`Announcer`]. The shell feeds it with `handle_*` (configuration, links, fitness, heartbeats, frames,
 //! the passing of time) and empties it with `poll_*` (frames and heartbeats to send, events, the next timeout):
 //!
 //! ```text
@@ -13,7 +13,7 @@
 //! poll_transmit() -> Option<Transmit { link, payload: Payload::Frame(Vec<u8>) | Payload::Heartbeat(Vec<u8>) }>
 //! poll_event() -> Option<Event>                     poll_timeout() -> Option<Time>
 //! standing(IpAddr) -> Option<VipStanding>           owned() -> iterator of IpAddr
-//! silent_nodes() -> BTreeSet<NodeName>              solicited_node_groups(LinkIndex) -> BTreeSet<Ipv6Addr>
+//! silent_nodes() -> &BTreeSet<NodeName>            solicited_node_groups(LinkIndex) -> BTreeSet<Ipv6Addr>
 //! is_done() -> bool, after handle_shutdown
 //! ```
 //!
@@ -29,20 +29,27 @@
 //!   cut off has lost its clients to the other one long ago, so this is the order that moves the fewest clients.
 //! - **A machine that was stopped** and wakes up as an owner of the past hears the higher claim and withdraws.
 //!
-//! Equal epochs (two claims made without hearing each other) are ordered by `election::precedence`, which depends
+//! Equal epochs (two claims made without hearing each other) are ordered by [`election::precedence`], which depends
 //! on the address and the names of the nodes only, so that speakers with different views of the API agree.
 //!
 //! An unplanned takeover is *fenced*: see [`Timing`] for the schedule of probes.
 
+pub mod announcement;
+mod announcer;
 pub mod candidates;
 pub mod configuration;
+pub mod election;
 pub mod event;
 pub mod heartbeat;
 pub mod link;
+pub mod membership;
 pub mod packet;
+mod random;
 pub mod standing;
+pub mod table;
 pub mod time;
 
+pub use announcer::{Announcer, Identity, Payload, Transmit};
 pub use candidates::{Candidate, Ineligible, PlacementKey};
 pub use configuration::{Configuration, Failback, Fitness, Partition, Timing, Vip};
 pub use event::Event;

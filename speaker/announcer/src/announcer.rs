@@ -1,0 +1,470 @@
+//! The machine: what comes in, what goes out, and when.
+
+mod claims;
+mod heartbeats;
+mod owner;
+mod status;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use config::name::NodeName;
+
+use crate::announcement::Budget;
+use crate::configuration::{Configuration, Fitness, Timing};
+use crate::event::Event;
+use crate::heartbeat::NodeId;
+use crate::heartbeat::key::Keyring;
+use crate::heartbeat::rejection::Rejection;
+use crate::link::{Link, LinkIndex};
+use crate::membership::Peers;
+use crate::packet::ndp::solicited_node;
+use crate::packet::{Frame, FrameError};
+use crate::random::Random;
+use crate::table::OwnTable;
+use crate::time::Time;
+use claims::VipState;
+
+/// Who a speaker is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The name of its node.
+    pub node: NodeName,
+    /// A number that no other start of a speaker on this node had or will have: random, or the time of the start.
+    pub incarnation: u64,
+    /// The seed of all jitter and of the first sequence numbers: random; in a simulation, chosen.
+    pub seed: u64,
+}
+
+/// Something to send.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Transmit {
+    /// The interface to send it on.
+    pub link: LinkIndex,
+    /// What to send.
+    pub payload: Payload,
+}
+
+/// What to send.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Payload {
+    /// A whole Ethernet frame, without padding and checksum.
+    Frame(Vec<u8>),
+    /// The payload of a UDP datagram to [`crate::heartbeat::GROUP_V6`] or [`crate::heartbeat::GROUP_V4`].
+    Heartbeat(Vec<u8>),
+}
+
+/// Decides which node answers for each VIP and what this node says on the wire.
+///
+/// After each `handle_*`, empty [`Self::poll_transmit`] and [`Self::poll_event`], and ask [`Self::poll_timeout`] when
+/// to call [`Self::handle_timeout`]. Read all sockets before that call: what has arrived is heard before anybody is
+/// declared silent. Times must not run backwards.
+///
+/// Invariant: it never reads a clock, opens a socket or logs; equal inputs give equal outputs.
+/// Invariant: its memory is bounded by the configuration and the constants of this package, whatever arrives.
+#[derive(Debug)]
+pub struct Announcer {
+    node: NodeName,
+    id: NodeId,
+    incarnation: u64,
+    timing: Timing,
+    keys: Keyring,
+    random: Random,
+    configured: bool,
+    speakers: BTreeSet<NodeName>,
+    fitness: Fitness,
+    links: BTreeMap<LinkIndex, LinkState>,
+    peers: Peers,
+    own: OwnTable,
+    vips: BTreeMap<IpAddr, VipState>,
+    /// The VIPs to look at before anything else happens.
+    dirty: BTreeSet<IpAddr>,
+    wakes: BTreeSet<(Time, IpAddr)>,
+    budget: Budget,
+    last_beat: Option<Time>,
+    next_beat: Time,
+    /// Whether something is to be told before the next regular heartbeat.
+    soon: bool,
+    last_whole: Option<Time>,
+    /// Until when nothing is answered, because this speaker was away and may have lost its VIPs.
+    hold_until: Time,
+    /// Until when this speaker cannot say who is silent, because it was away.
+    unsure_until: Time,
+    shutdown_deadline: Option<Time>,
+    silent: BTreeSet<NodeName>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+struct LinkState {
+    link: Link,
+    /// The sequence number of the last heartbeat on it.
+    sequence: u64,
+    listening: Option<Listening>,
+}
+
+/// A link that is up since a short while: nothing is claimed on it before its owners had time to be heard.
+#[derive(Clone, Copy, Debug)]
+struct Listening {
+    until: Time,
+    longest: Time,
+}
+
+impl Announcer {
+    /// A speaker that has just started and knows nothing yet.
+    pub fn new(identity: Identity, keys: Keyring, timing: Timing, now: Time) -> Self {
+        Self {
+            id: NodeId::of(&identity.node),
+            node: identity.node,
+            incarnation: identity.incarnation,
+            random: Random::new(identity.seed),
+            timing,
+            keys,
+            configured: false,
+            speakers: BTreeSet::new(),
+            fitness: Fitness::default(),
+            links: BTreeMap::new(),
+            peers: Peers::default(),
+            own: OwnTable::default(),
+            vips: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            budget: Budget::new(now),
+            last_beat: None,
+            next_beat: now,
+            soon: false,
+            last_whole: None,
+            hold_until: now,
+            unsure_until: now,
+            shutdown_deadline: None,
+            silent: BTreeSet::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The cluster says this now.
+    pub fn handle_configuration(&mut self, configuration: Configuration, now: Time) {
+        self.notice_stall(now);
+        self.speakers = configuration.speakers;
+        if !std::mem::replace(&mut self.configured, true) {
+            let listening = self.listening(now);
+            for state in self.links.values_mut() {
+                state.listening = Some(listening);
+            }
+        }
+        let gone: Vec<_> = self
+            .vips
+            .keys()
+            .filter(|vip| !configuration.vips.contains_key(vip))
+            .copied()
+            .collect();
+        for vip in gone {
+            self.forget_vip(vip);
+        }
+        for (address, vip) in configuration.vips {
+            match self.vips.get_mut(&address) {
+                Some(state) if state.vip == vip => continue,
+                Some(state) => state.configure(vip, &self.node),
+                None => {
+                    self.vips.insert(address, VipState::new(vip, &self.node));
+                }
+            }
+            self.place_on_links(address);
+            self.dirty.insert(address);
+        }
+        self.advance(now);
+    }
+
+    /// An interface appeared or changed.
+    pub fn handle_link(&mut self, link: Link, now: Time) {
+        self.notice_stall(now);
+        let index = link.index;
+        let listening = self.listening(now);
+        let sequence = self.random.next() >> 1;
+        let state = self.links.entry(index).or_insert_with(|| LinkState {
+            link: Link {
+                up: false,
+                ..link.clone()
+            },
+            sequence,
+            listening: None,
+        });
+        let before = std::mem::replace(&mut state.link, link.clone());
+        if link.up && !before.up {
+            state.listening = Some(listening);
+            self.soon = true;
+        }
+        if before.up && !link.up {
+            self.lose_link(index, now);
+        }
+        self.links_changed();
+        if link.up && before.mac != link.mac {
+            self.announce_again_on(index, now);
+        }
+        self.advance(now);
+    }
+
+    /// An interface is gone.
+    pub fn handle_link_removed(&mut self, index: LinkIndex, now: Time) {
+        self.notice_stall(now);
+        if self.links.remove(&index).is_some() {
+            self.lose_link(index, now);
+            self.links_changed();
+        }
+        self.advance(now);
+    }
+
+    /// This node can serve, or not, for reasons of its own.
+    pub fn handle_fitness(&mut self, fitness: Fitness, now: Time) {
+        self.notice_stall(now);
+        if self.fitness != fitness {
+            self.fitness = fitness;
+            self.soon = true;
+            self.all_dirty();
+        }
+        self.advance(now);
+    }
+
+    /// A VIP that this node owns carries no traffic, or does: lets it go back with [`crate::Failback::Idle`].
+    pub fn handle_idle(&mut self, vip: IpAddr, idle: bool, now: Time) {
+        self.notice_stall(now);
+        if let Some(state) = self.vips.get_mut(&vip) {
+            state.idle = idle;
+            self.dirty.insert(vip);
+        }
+        self.advance(now);
+    }
+
+    /// Heartbeats are signed and checked with these keys from now on.
+    pub fn handle_keys(&mut self, keys: Keyring) {
+        self.keys = keys;
+    }
+
+    /// A datagram came in on the heartbeat port.
+    ///
+    /// # Errors
+    /// The reason why it is not heeded, to be counted.
+    pub fn handle_heartbeat(
+        &mut self,
+        link: LinkIndex,
+        octets: &[u8],
+        now: Time,
+    ) -> Result<(), Rejection> {
+        self.notice_stall(now);
+        let outcome = self.receive_heartbeat(link, octets, now);
+        self.advance(now);
+        outcome
+    }
+
+    /// A frame with ARP or Neighbor Discovery came in.
+    ///
+    /// # Errors
+    /// The reason why it says nothing, to be counted.
+    pub fn handle_frame(
+        &mut self,
+        link: LinkIndex,
+        octets: &[u8],
+        now: Time,
+    ) -> Result<(), FrameError> {
+        self.notice_stall(now);
+        let outcome = Frame::parse(octets).and_then(|frame| self.receive_frame(link, &frame, now));
+        self.advance(now);
+        outcome
+    }
+
+    /// The speaker is asked to end: hand everything over, then [`Self::is_done`].
+    pub fn handle_shutdown(&mut self, now: Time) {
+        self.notice_stall(now);
+        if self.shutdown_deadline.is_none() {
+            self.shutdown_deadline = Some(now + self.timing.hand_over_longest);
+            self.soon = true;
+            self.all_dirty();
+        }
+        self.advance(now);
+    }
+
+    /// Time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.notice_stall(now);
+        self.advance(now);
+    }
+
+    /// The next thing to send; call until `None`.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing that happened; call until `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let listening = self.links.values().filter_map(|state| state.listening);
+        [
+            Some(self.beat_due()),
+            self.peers.next_deadline(),
+            self.wakes.first().map(|(time, _)| *time),
+            listening.map(|listening| listening.until).min(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether everything is handed over or given up after [`Self::handle_shutdown`]: send what is left, and end.
+    pub fn is_done(&self) -> bool {
+        self.shutdown_deadline.is_some() && !self.soon && self.owned().next().is_none()
+    }
+
+    /// The groups to join on an interface, so that switches let solicitations for its VIPs through (RFC 4291 §2.7.1).
+    ///
+    /// Those of all VIPs that may be announced there, owned or not: a takeover must not wait for a switch to learn.
+    pub fn solicited_node_groups(&self, link: LinkIndex) -> BTreeSet<Ipv6Addr> {
+        self.vips
+            .iter()
+            .filter(|(_, state)| state.links.contains(&link))
+            .filter_map(|(vip, _)| match vip {
+                IpAddr::V6(vip) => Some(solicited_node(*vip)),
+                IpAddr::V4(_) => None,
+            })
+            .collect()
+    }
+
+    /// Everything that is due at `now`.
+    fn advance(&mut self, now: Time) {
+        for node in self.peers.expire(now) {
+            self.peer_lost(&node, now);
+        }
+        self.end_listening(now);
+        while let Some(&(time, vip)) = self.wakes.first().filter(|(time, _)| *time <= now) {
+            self.wakes.remove(&(time, vip));
+            self.dirty.insert(vip);
+        }
+        while let Some(vip) = self.dirty.pop_first() {
+            self.evaluate(vip, now);
+        }
+        if now >= self.beat_due() {
+            self.beat(now);
+        }
+        self.update_silent(now);
+    }
+
+    /// A timer that fires more than an interval late means that this speaker was away, not its peers.
+    fn notice_stall(&mut self, now: Time) {
+        let late = now.since(self.next_beat);
+        if self.last_beat.is_none() || late <= self.interval() {
+            return;
+        }
+        let window = self.window();
+        self.unsure_until = now + window;
+        self.peers.spare_until(self.unsure_until);
+        self.emit(Event::Stalled { late });
+        if late > window && self.peers.iter().next().is_some() {
+            self.hold_until = now + self.interval() * 2;
+        }
+        for (vip, state) in &mut self.vips {
+            if state.postpone_announcements(self.unsure_until) {
+                self.dirty.insert(*vip);
+            }
+        }
+        self.next_beat = now;
+    }
+
+    fn listening(&self, now: Time) -> Listening {
+        Listening {
+            until: now + self.interval() * LISTENING_INTERVALS,
+            longest: now + self.interval() * LISTENING_INTERVALS * 2,
+        }
+    }
+
+    /// Ends the listening on links where everybody who could be heard by now was.
+    fn end_listening(&mut self, now: Time) {
+        let unsettled = self.peers.any_unproven()
+            || self
+                .peers
+                .heard()
+                .any(|(_, peer)| peer.differs_since().is_some());
+        let step = self.interval();
+        let mut ended = false;
+        for state in self.links.values_mut() {
+            let Some(listening) = &mut state.listening else {
+                continue;
+            };
+            if now < listening.until {
+                continue;
+            }
+            if unsettled && now < listening.longest {
+                listening.until = now + step;
+            } else {
+                state.listening = None;
+                ended = true;
+            }
+        }
+        if ended {
+            self.soon = true;
+            self.all_dirty();
+        }
+    }
+
+    fn lose_link(&mut self, index: LinkIndex, now: Time) {
+        for node in self.peers.forget_link(index) {
+            self.peer_lost(&node, now);
+        }
+    }
+
+    fn links_changed(&mut self) {
+        let vips: Vec<_> = self.vips.keys().copied().collect();
+        for vip in vips {
+            self.place_on_links(vip);
+        }
+        self.all_dirty();
+    }
+
+    /// Works out on which links a VIP may be announced now.
+    fn place_on_links(&mut self, vip: IpAddr) {
+        if let Some(state) = self.vips.get_mut(&vip) {
+            let allowed = self
+                .links
+                .values()
+                .filter(|link| state.vip.links.allow(&link.link, vip));
+            let (up, down): (Vec<_>, Vec<_>) = allowed.partition(|link| link.link.up);
+            state.links = up.iter().map(|link| link.link.index).collect();
+            state.any_link_down = !down.is_empty();
+        }
+    }
+
+    fn all_dirty(&mut self) {
+        self.dirty.extend(self.vips.keys());
+    }
+
+    /// Time between two heartbeats.
+    fn interval(&self) -> Duration {
+        let heard = self.peers.heard().count() + 1;
+        self.timing.interval_among(self.speakers.len().max(heard))
+    }
+
+    /// Time without heartbeats after which a peer is silent.
+    fn window(&self) -> Duration {
+        self.interval() * self.timing.multiplier
+    }
+
+    fn emit(&mut self, event: Event) {
+        if self.events.len() >= MOST_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+/// Intervals for which a new link is listened to: two to be heard and proven, the rest for lost heartbeats.
+const LISTENING_INTERVALS: u32 = 6;
+/// Events that wait for the shell at most; the oldest are dropped.
+const MOST_EVENTS: usize = 8192;
+/// Frames and heartbeats that wait for the shell at most.
+const MOST_TRANSMITS: usize = 16_384;

@@ -1,0 +1,641 @@
+//! Which peers are heard, on which link, and what they say.
+//!
+//! A peer's heartbeats form a *session* for each pair of links. A session begins with a proof that the peer is of now:
+//! it echoes a recent sequence number of ours, which start at random, so that no recording can have it. After that
+//! sequence numbers only grow, within a window for reordering. No clock but our own is involved.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use config::name::NodeName;
+
+use crate::configuration::Timing;
+use crate::heartbeat::rejection::Rejection;
+use crate::heartbeat::{Claim, Echo, Heartbeat, NodeId, Unfit};
+use crate::link::LinkIndex;
+use crate::packet::MacAddr;
+use crate::table::PeerTable;
+use crate::time::Time;
+
+/// All peers that this speaker remembers.
+#[derive(Debug, Default)]
+pub struct Peers {
+    peers: BTreeMap<NodeName, Peer>,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub struct Peer {
+    id: NodeId,
+    incarnation: Option<u64>,
+    sessions: BTreeMap<(LinkIndex, u32), Session>,
+    /// The last authentic heartbeats on each link that belong to no session yet.
+    unproven: BTreeMap<LinkIndex, Unproven>,
+    table: PeerTable,
+    /// The digest that the peer's table has by its own word.
+    digest: u64,
+    /// Since when this speaker's copy of the table has differed from it.
+    differs_since: Option<Time>,
+    unfit: Option<Unfit>,
+    /// Whom the peer hears.
+    hears: BTreeMap<NodeId, bool>,
+    last_heard: Time,
+}
+
+#[derive(Debug)]
+struct Session {
+    sequence: u64,
+    /// Which of the 64 sequence numbers up to `sequence` were received: bit `n` for `sequence - n` (as RFC 4303 §3.4.3).
+    received: u64,
+    mac: MacAddr,
+    interval: Duration,
+    jitter: Duration,
+    last: Time,
+    deadline: Time,
+    heard: bool,
+}
+
+#[derive(Debug)]
+struct Unproven {
+    incarnation: u64,
+    sequence: u32,
+    at: Time,
+}
+
+/// What a heartbeat changed.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Received {
+    /// The peer was not heard on this link before.
+    pub newly_heard: bool,
+    /// The peer was not heard on any link before.
+    pub appeared: bool,
+    /// The VIPs about which it says something new.
+    pub changed: Vec<IpAddr>,
+    /// It hears other peers than before.
+    pub hears_others: bool,
+    /// This speaker's copy of its table, that differed, equals it now.
+    pub in_step: bool,
+}
+
+impl Peers {
+    /// Takes in an authentic heartbeat of another node that came in on `link`.
+    ///
+    /// `is_recent` says whether a number is that of a heartbeat that this speaker, `own`, sent a short while ago.
+    ///
+    /// # Errors
+    /// The reason why it is not heeded.
+    pub fn receive(
+        &mut self,
+        link: LinkIndex,
+        heartbeat: &Heartbeat,
+        own: NodeId,
+        is_recent: impl Fn(u32) -> bool,
+        timing: &Timing,
+        now: Time,
+    ) -> Result<Received, Rejection> {
+        if !self.peers.contains_key(&heartbeat.node) {
+            self.make_room()?;
+        }
+        let peer = self
+            .peers
+            .entry(heartbeat.node.clone())
+            .or_insert_with(|| Peer::new(NodeId::of(&heartbeat.node)));
+        peer.receive(link, heartbeat, own, is_recent, timing, now)
+    }
+
+    /// Forgets the peer that was silent for the longest time, if there are too many.
+    fn make_room(&mut self) -> Result<(), Rejection> {
+        if self.peers.len() < MOST_PEERS {
+            return Ok(());
+        }
+        let oldest = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.is_heard())
+            .min_by_key(|(_, peer)| peer.last_heard)
+            .map(|(node, _)| node.clone())
+            .ok_or(Rejection::TooManyPeers)?;
+        self.peers.remove(&oldest);
+        Ok(())
+    }
+
+    /// The peer with this name, if it was ever heard.
+    pub fn get(&self, node: &NodeName) -> Option<&Peer> {
+        self.peers.get(node)
+    }
+
+    /// All peers that were ever heard.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.incarnation.is_some())
+    }
+
+    /// The peers that are heard on at least one link.
+    pub fn heard(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
+        self.peers.iter().filter(|(_, peer)| peer.is_heard())
+    }
+
+    /// The peer one of whose links has this hardware address.
+    pub fn with_mac(&self, mac: MacAddr) -> Option<(&NodeName, &Peer)> {
+        self.peers
+            .iter()
+            .find(|(_, peer)| peer.sessions.values().any(|session| session.mac == mac))
+    }
+
+    /// A heard peer other than `node` that says that it hears `node`.
+    pub fn witness_of(&self, node: &NodeName) -> Option<&NodeName> {
+        let id = NodeId::of(node);
+        self.heard()
+            .find(|(witness, peer)| *witness != node && peer.hears(id))
+            .map(|(witness, _)| witness)
+    }
+
+    /// Whether somebody sends authentic heartbeats without having proven yet that they are of now.
+    pub fn any_unproven(&self) -> bool {
+        self.peers.values().any(|peer| !peer.unproven.is_empty())
+    }
+
+    /// What to echo on `link`.
+    pub fn echoes(&self, link: LinkIndex) -> Vec<Echo> {
+        self.peers
+            .values()
+            .flat_map(|peer| peer.echoes(link))
+            .collect()
+    }
+
+    /// The peers whose tables this speaker has to ask for.
+    pub fn wanted(&self, most: usize) -> Vec<NodeId> {
+        self.heard()
+            .filter(|(_, peer)| peer.differs_since.is_some())
+            .map(|(_, peer)| peer.id)
+            .take(most)
+            .collect()
+    }
+
+    /// Ends the sessions whose time is over by `now`, and names the peers concerned.
+    pub fn expire(&mut self, now: Time) -> Vec<NodeName> {
+        let mut silent = Vec::new();
+        for (node, peer) in &mut self.peers {
+            let mut any = false;
+            for session in peer.sessions.values_mut() {
+                if session.heard && session.deadline <= now {
+                    session.heard = false;
+                    any = true;
+                }
+            }
+            if any {
+                silent.push(node.clone());
+            }
+            peer.unproven
+                .retain(|_, unproven| now.since(unproven.at) < UNPROVEN_KEPT);
+        }
+        self.peers
+            .retain(|_, peer| peer.incarnation.is_some() || !peer.unproven.is_empty());
+        silent
+    }
+
+    /// Gives every heard peer time until `deadline`: this speaker was away and cannot judge.
+    pub fn spare_until(&mut self, deadline: Time) {
+        for session in self.sessions_mut().filter(|session| session.heard) {
+            session.deadline = session.deadline.max(deadline);
+        }
+    }
+
+    /// Forgets that anybody was heard on `link`, which is gone or down; names the peers concerned.
+    pub fn forget_link(&mut self, link: LinkIndex) -> Vec<NodeName> {
+        let mut silent = Vec::new();
+        for (node, peer) in &mut self.peers {
+            peer.unproven.remove(&link);
+            let sessions = peer
+                .sessions
+                .iter_mut()
+                .filter(|((local, _), _)| *local == link);
+            let mut any = false;
+            for (_, session) in sessions {
+                any |= std::mem::take(&mut session.heard);
+            }
+            if any {
+                silent.push(node.clone());
+            }
+        }
+        silent
+    }
+
+    /// When the next session ends, if nothing more is heard.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.peers
+            .values()
+            .flat_map(|peer| peer.sessions.values())
+            .filter(|session| session.heard)
+            .map(|session| session.deadline)
+            .min()
+    }
+
+    fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.peers
+            .values_mut()
+            .flat_map(|peer| peer.sessions.values_mut())
+    }
+}
+
+impl Peer {
+    fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            incarnation: None,
+            sessions: BTreeMap::new(),
+            unproven: BTreeMap::new(),
+            table: PeerTable::default(),
+            digest: 0,
+            differs_since: None,
+            unfit: None,
+            hears: BTreeMap::new(),
+            last_heard: Time::START,
+        }
+    }
+
+    /// Its name in few octets.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Whether it is heard on any link.
+    pub fn is_heard(&self) -> bool {
+        self.sessions.values().any(|session| session.heard)
+    }
+
+    /// Whether it is heard on this link.
+    pub fn is_heard_on(&self, link: LinkIndex) -> bool {
+        self.sessions
+            .iter()
+            .any(|((local, _), session)| *local == link && session.heard)
+    }
+
+    /// What it does, or did when it was last heard, about `vip`.
+    pub fn claim(&self, vip: IpAddr) -> Option<Claim> {
+        self.table.claim(vip)
+    }
+
+    /// The VIPs that its table has.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.table.vips()
+    }
+
+    /// Why it stands for nothing, if so.
+    pub fn unfit(&self) -> Option<Unfit> {
+        self.unfit
+    }
+
+    /// Whether it says that it hears the node with this id.
+    pub fn hears(&self, id: NodeId) -> bool {
+        self.hears.get(&id).copied().unwrap_or(false)
+    }
+
+    /// When it was last heard.
+    pub fn last_heard(&self) -> Time {
+        self.last_heard
+    }
+
+    /// Since when this speaker's copy of its table has differed from what it says.
+    pub fn differs_since(&self) -> Option<Time> {
+        self.differs_since
+    }
+
+    fn receive(
+        &mut self,
+        link: LinkIndex,
+        heartbeat: &Heartbeat,
+        own: NodeId,
+        is_recent: impl Fn(u32) -> bool,
+        timing: &Timing,
+        now: Time,
+    ) -> Result<Received, Rejection> {
+        let key = (link, heartbeat.link);
+        let same_start = self.incarnation == Some(heartbeat.incarnation);
+        let mut received = Received::default();
+        let heard = (self.is_heard(), self.is_heard_on(link));
+        let newest = if same_start && self.sessions.contains_key(&key) {
+            self.sessions
+                .get_mut(&key)
+                .map_or(Err(Rejection::Replayed), |session| {
+                    session.receive(heartbeat, timing, now)
+                })?
+        } else {
+            let mut echoes = heartbeat.echoes.iter();
+            if !echoes.any(|echo| echo.node == own && is_recent(echo.sequence)) {
+                self.remember_unproven(link, heartbeat, now);
+                return Err(Rejection::Unproven);
+            }
+            if !same_start {
+                received.changed.extend(self.table.vips());
+                *self = Self::new(self.id);
+                self.incarnation = Some(heartbeat.incarnation);
+            }
+            if self.sessions.len() >= MOST_SESSIONS {
+                self.sessions.retain(|_, session| session.heard);
+                if self.sessions.len() >= MOST_SESSIONS {
+                    return Err(Rejection::TooManyPeers);
+                }
+            }
+            self.unproven.remove(&link);
+            self.sessions
+                .insert(key, Session::new(heartbeat, timing, now));
+            true
+        };
+        received.appeared = !heard.0 || !same_start;
+        received.newly_heard = !heard.1 || !same_start;
+        self.last_heard = now;
+        received
+            .changed
+            .extend(self.table.apply(heartbeat.version, &heartbeat.entries));
+        if newest {
+            received.hears_others = self.take_in_header(heartbeat);
+        }
+        received.in_step = self.compare(now);
+        Ok(received)
+    }
+
+    /// Takes in what only the newest heartbeat tells; says whether the peer hears others than before.
+    fn take_in_header(&mut self, heartbeat: &Heartbeat) -> bool {
+        self.digest = heartbeat.digest;
+        self.unfit = heartbeat.unfit;
+        let mut hears = if heartbeat.echoes_complete {
+            BTreeMap::new()
+        } else {
+            self.hears.clone()
+        };
+        for echo in &heartbeat.echoes {
+            if hears.len() < MOST_PEERS || hears.contains_key(&echo.node) {
+                hears.insert(echo.node, echo.heard);
+            }
+        }
+        let before = std::mem::replace(&mut self.hears, hears);
+        before != self.hears
+    }
+
+    /// Compares the copy of the table with the digest; says whether they agree again.
+    fn compare(&mut self, now: Time) -> bool {
+        if self.table.is(self.digest) {
+            self.differs_since.take().is_some()
+        } else {
+            self.differs_since.get_or_insert(now);
+            false
+        }
+    }
+
+    fn remember_unproven(&mut self, link: LinkIndex, heartbeat: &Heartbeat, now: Time) {
+        if self.unproven.len() < MOST_SESSIONS || self.unproven.contains_key(&link) {
+            let unproven = Unproven {
+                incarnation: heartbeat.incarnation,
+                sequence: low_half(heartbeat.sequence),
+                at: now,
+            };
+            self.unproven.insert(link, unproven);
+        }
+    }
+
+    /// The heartbeats to echo: of the session, and of a start of the peer that has not proven itself yet.
+    fn echoes(&self, link: LinkIndex) -> impl Iterator<Item = Echo> + '_ {
+        let heard = self
+            .sessions
+            .iter()
+            .filter(move |((local, _), _)| *local == link)
+            .map(|(_, session)| session)
+            .max_by_key(|session| session.last)
+            .map(|session| Echo {
+                node: self.id,
+                sequence: low_half(session.sequence),
+                heard: session.heard,
+            });
+        let unproven = self.unproven.get(&link).map(|unproven| Echo {
+            node: self.id,
+            sequence: unproven.sequence,
+            heard: heard.is_some_and(|echo| echo.heard),
+        });
+        heard.into_iter().chain(unproven)
+    }
+
+    /// The start of the peer that has not proven itself yet on this link, if any.
+    pub fn unproven_incarnation(&self, link: LinkIndex) -> Option<u64> {
+        self.unproven
+            .get(&link)
+            .map(|unproven| unproven.incarnation)
+    }
+}
+
+impl Session {
+    fn new(heartbeat: &Heartbeat, timing: &Timing, now: Time) -> Self {
+        let mut session = Self {
+            sequence: heartbeat.sequence,
+            received: 1,
+            mac: heartbeat.mac,
+            interval: heartbeat.interval,
+            jitter: Duration::ZERO,
+            last: now,
+            deadline: now,
+            heard: true,
+        };
+        session.extend(timing, now);
+        session
+    }
+
+    /// Takes in a heartbeat if it is none of the past; says whether it is the newest.
+    fn receive(
+        &mut self,
+        heartbeat: &Heartbeat,
+        timing: &Timing,
+        now: Time,
+    ) -> Result<bool, Rejection> {
+        let newest = match heartbeat.sequence.checked_sub(self.sequence) {
+            Some(0) => return Err(Rejection::Replayed),
+            Some(ahead) => {
+                self.received = shift(self.received, ahead) | 1;
+                self.sequence = heartbeat.sequence;
+                self.mac = heartbeat.mac;
+                self.interval = heartbeat.interval;
+                true
+            }
+            None => {
+                let bit = shift(1, self.sequence - heartbeat.sequence);
+                if bit == 0 || self.received & bit != 0 {
+                    return Err(Rejection::Replayed);
+                }
+                self.received |= bit;
+                false
+            }
+        };
+        if newest {
+            if self.heard {
+                let late = now.since(self.last).saturating_sub(self.interval);
+                self.jitter = (self.jitter * 15 / 16).max(late.min(self.interval));
+            }
+            self.last = now;
+            self.heard = true;
+            self.extend(timing, now);
+        }
+        Ok(newest)
+    }
+
+    /// The multiplier times the interval, and up to one interval more where heartbeats were late lately.
+    fn extend(&mut self, timing: &Timing, now: Time) {
+        self.deadline = now + self.interval * timing.multiplier + self.jitter.min(self.interval);
+    }
+}
+
+fn shift(bits: u64, by: u64) -> u64 {
+    u32::try_from(by)
+        .ok()
+        .and_then(|by| bits.checked_shl(by))
+        .unwrap_or(0)
+}
+
+/// The low half of a sequence number, as echoes have it.
+pub(crate) fn low_half(sequence: u64) -> u32 {
+    u32::try_from(sequence & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+/// The most peers that are remembered.
+pub const MOST_PEERS: usize = 256;
+/// How long a heartbeat without proof is echoed, so that its sender can prove itself.
+const UNPROVEN_KEPT: Duration = Duration::from_secs(2);
+/// The most pairs of links over which one peer is heard.
+const MOST_SESSIONS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::Entries;
+
+    const LINK: LinkIndex = LinkIndex(2);
+    const OWN: NodeId = NodeId(1);
+    /// The only number that counts as recent in these tests.
+    const RECENT: u32 = 77;
+
+    fn heartbeat(node: &str, incarnation: u64, sequence: u64, echo: Option<u32>) -> Heartbeat {
+        Heartbeat {
+            node: node.into(),
+            link: 3,
+            mac: MacAddr::new(2, 0, 0, 0, 0, 9),
+            incarnation,
+            sequence,
+            interval: Duration::from_millis(50),
+            unfit: None,
+            version: 0,
+            digest: 0,
+            echoes: echo
+                .map(|sequence| Echo {
+                    node: OWN,
+                    sequence,
+                    heard: true,
+                })
+                .into_iter()
+                .collect(),
+            echoes_complete: true,
+            wanted: vec![],
+            entries: Entries::Changes(vec![]),
+        }
+    }
+
+    fn receive(
+        peers: &mut Peers,
+        heartbeat: &Heartbeat,
+        milliseconds: u64,
+    ) -> Result<bool, Rejection> {
+        let is_recent = |number| number == RECENT;
+        peers
+            .receive(
+                LINK,
+                heartbeat,
+                OWN,
+                is_recent,
+                &Timing::default(),
+                Time::from_millis(milliseconds),
+            )
+            .map(|received| received.newly_heard)
+    }
+
+    #[test]
+    fn only_what_is_of_now_is_heard() {
+        let mut peers = Peers::default();
+        for (incarnation, sequence, echo, expected) in [
+            (5, 100, None, Err(Rejection::Unproven)),
+            (5, 101, Some(76), Err(Rejection::Unproven)),
+            (5, 102, Some(RECENT), Ok(true)),
+            (5, 103, None, Ok(false)),
+            (5, 103, None, Err(Rejection::Replayed)),
+            (5, 106, None, Ok(false)),
+            (5, 104, None, Ok(false)),
+            (5, 104, None, Err(Rejection::Replayed)),
+            (5, 1000, None, Ok(false)),
+            (5, 936, None, Err(Rejection::Replayed)),
+            (5, 937, None, Ok(false)),
+            (4, 2000, None, Err(Rejection::Unproven)),
+            (6, 1, Some(RECENT), Ok(true)),
+            (5, 1001, None, Err(Rejection::Unproven)),
+            (6, 2, None, Ok(false)),
+        ] {
+            let heartbeat = heartbeat("a", incarnation, sequence, echo);
+            assert_eq!(
+                receive(&mut peers, &heartbeat, 0),
+                expected,
+                "{incarnation} {sequence} {echo:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn three_missing_heartbeats_are_silence() {
+        let mut peers = Peers::default();
+        receive(&mut peers, &heartbeat("a", 5, 1, Some(RECENT)), 1000).unwrap();
+        receive(&mut peers, &heartbeat("a", 5, 2, None), 1050).unwrap();
+        assert_eq!(peers.next_deadline(), Some(Time::from_millis(1200)));
+        assert_eq!(peers.expire(Time::from_millis(1199)), []);
+        assert_eq!(peers.expire(Time::from_millis(1200)), ["a".into()]);
+        assert_eq!(peers.expire(Time::from_millis(1200)), []);
+        assert_eq!(
+            receive(&mut peers, &heartbeat("a", 5, 9, None), 2000),
+            Ok(true)
+        );
+    }
+
+    #[test]
+    fn jitter_earns_patience_and_steadiness_loses_it() {
+        let mut peers = Peers::default();
+        receive(&mut peers, &heartbeat("a", 5, 0, Some(RECENT)), 0).unwrap();
+        receive(&mut peers, &heartbeat("a", 5, 1, None), 90).unwrap();
+        assert_eq!(
+            peers.next_deadline(),
+            Some(Time::from_millis(90 + 150 + 40))
+        );
+        for beat in 2..60 {
+            receive(&mut peers, &heartbeat("a", 5, beat, None), 40 + 50 * beat).unwrap();
+        }
+        let last = 40 + 50 * 59;
+        assert!(peers.next_deadline().unwrap() < Time::from_millis(last + 152));
+    }
+
+    #[test]
+    fn memory_has_an_end_and_the_heard_are_kept() {
+        let mut peers = Peers::default();
+        receive(&mut peers, &heartbeat("heard", 5, 1, Some(RECENT)), 0).unwrap();
+        for number in 0..1000 {
+            let node = format!("n{number}");
+            assert_eq!(
+                receive(&mut peers, &heartbeat(&node, 5, 1, None), 0),
+                Err(Rejection::Unproven)
+            );
+        }
+        assert_eq!(peers.peers.len(), MOST_PEERS);
+        assert!(peers.get(&"heard".into()).is_some());
+        for number in 0..1000 {
+            let node = format!("m{number}");
+            let _ = receive(&mut peers, &heartbeat(&node, 5, 1, Some(RECENT)), 0);
+        }
+        assert_eq!(
+            receive(&mut peers, &heartbeat("late", 5, 1, Some(RECENT)), 0),
+            Err(Rejection::TooManyPeers)
+        );
+    }
+}

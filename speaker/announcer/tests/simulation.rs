@@ -1,0 +1,643 @@
+//! A simulated LAN of speakers: faults in any order, laws at every step.
+//!
+//! `FOGHORN_SIMULATION_SEEDS=N` runs seeds 0 to N; `FOGHORN_SIMULATION_SEED=N` runs that one and prints its log.
+
+#![expect(
+    unreachable_pub,
+    reason = "the modules of a test are reached from the test alone"
+)]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what goes wrong here is a failing test, in helpers as well"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use config::name::ServiceKey;
+use speaker_announcer::candidates::{Contender, rank};
+use speaker_announcer::{
+    Configuration, Event, Failback, Ineligible, Links, Partition, PlacementKey, Standing, Vip,
+};
+use support::law::{Bounds, Watch};
+use support::random::Dice;
+use support::segment::{Cut, STRANGER_MAC, Segment};
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const STEADY: Bounds = Bounds {
+    unserved: Duration::from_millis(1500),
+    doubled: Duration::from_millis(200),
+    calm: Duration::from_secs(6),
+};
+const LOSSY: Bounds = Bounds {
+    unserved: Duration::from_secs(4),
+    doubled: Duration::from_millis(1500),
+    calm: Duration::from_secs(6),
+};
+
+fn address(number: usize) -> IpAddr {
+    let number = u8::try_from(number).unwrap();
+    if number % 3 == 2 {
+        format!("2001:db8::{:x}", 0x100 + u16::from(number))
+            .parse()
+            .unwrap()
+    } else {
+        IpAddr::from([192, 0, 2, 100 + number])
+    }
+}
+
+/// A configuration with this many VIPs; `refused` may not own them.
+fn configuration(names: &[&str], vips: usize, refused: &[&str]) -> Configuration {
+    let vips = (0..vips).map(|number| {
+        let placement = PlacementKey::Service(ServiceKey::new("default", format!("s{number}")));
+        let contenders = names.iter().map(|&name| Contender {
+            node: name.into(),
+            preference: 0,
+            eligibility: if refused.contains(&name) {
+                Err(Ineligible::NoReadyLocalEndpoint)
+            } else {
+                Ok(())
+            },
+        });
+        let vip = Vip {
+            candidates: rank(&placement, contenders),
+            placement,
+            failback: Failback::Never,
+            partition: Partition::Available,
+            links: Links::InSubnet,
+        };
+        (address(number), vip)
+    });
+    Configuration {
+        vips: vips.collect(),
+        speakers: names.iter().map(|&name| name.into()).collect(),
+    }
+}
+
+fn settled(seed: u64, machines: usize, vips: usize) -> Segment {
+    let names = &NAMES[..machines];
+    let mut segment = Segment::new(seed, names, &configuration(names, vips, &[]));
+    segment.start_all();
+    segment.run(Duration::from_secs(3));
+    for vip in (0..vips).map(address) {
+        assert_eq!(
+            segment.owners(vip).len(),
+            1,
+            "{vip}\n{}",
+            segment.log.join("\n")
+        );
+    }
+    segment
+}
+
+/// The moves of ownership since the last call.
+fn moves(segment: &mut Segment) -> Vec<String> {
+    let events = std::mem::take(&mut segment.events);
+    events
+        .iter()
+        .filter(|(_, _, event)| event.owns().is_some())
+        .map(|(_, machine, event)| format!("{}: {event}", segment.machines[*machine].name))
+        .collect()
+}
+
+#[test]
+fn a_cold_start_gives_every_address_one_owner_and_spreads_them() {
+    let segment = settled(1, 4, 12);
+    let mut shares: BTreeMap<usize, usize> = BTreeMap::new();
+    for vip in (0..12).map(address) {
+        *shares.entry(segment.owners(vip)[0]).or_default() += 1;
+        let first = segment.machines[0].configuration.vips[&vip].candidates[0]
+            .node
+            .to_string();
+        assert_eq!(
+            segment.machines[segment.owners(vip)[0]].name,
+            first,
+            "{}",
+            segment.log.join("\n")
+        );
+    }
+    assert!(shares.len() >= 3, "{shares:?}");
+}
+
+#[test]
+fn a_dead_owner_is_replaced_within_the_promise() {
+    let mut gaps: Vec<_> = (0..100)
+        .map(|seed| {
+            let mut segment = settled(seed, 3, 1);
+            let within = segment.dice.micros(0, 100_000);
+            segment.run(within);
+            let owner = segment.owners(address(0))[0];
+            segment.kill(owner);
+            let death = segment.now;
+            while segment.owners(address(0)).is_empty() {
+                assert!(
+                    segment.step(death + Duration::from_secs(2)),
+                    "{}",
+                    segment.log.join("\n")
+                );
+            }
+            segment.now.since(death)
+        })
+        .collect();
+    gaps.sort();
+    println!("p50 {:?}, max {:?}", gaps[50], gaps[99]);
+    assert!(
+        gaps[50] < Duration::from_millis(200) && gaps[99] < Duration::from_millis(350),
+        "{gaps:?}"
+    );
+}
+
+#[test]
+fn a_planned_end_leaves_no_gap_and_is_told_as_such() {
+    for seed in 0..20 {
+        let mut segment = settled(seed, 3, 4);
+        let mut watch = Watch::new(STEADY, (0..4).map(address), segment.now);
+        watch.run(&mut segment, Duration::from_millis(10)).unwrap();
+        moves(&mut segment);
+        let owner = segment.owners(address(0))[0];
+        watch.planned = true;
+        segment.shut_down(owner);
+        watch
+            .run(&mut segment, Duration::from_millis(300))
+            .unwrap_or_else(|error| panic!("{error}\n{}", segment.log.join("\n")));
+        assert!(
+            segment.machines[owner]
+                .announcer
+                .as_ref()
+                .unwrap()
+                .is_done()
+        );
+        let moves = moves(&mut segment).join("\n");
+        assert!(moves.contains("by a planned hand-over"), "{moves}");
+        assert!(moves.contains("the speaker is shutting down"), "{moves}");
+        segment.kill(owner);
+        segment.run(Duration::from_secs(1));
+        for number in (0..3).filter(|&number| number != owner) {
+            let silent = segment.machines[number]
+                .announcer
+                .as_ref()
+                .unwrap()
+                .silent_nodes();
+            assert!(
+                silent.is_empty(),
+                "a speaker that said good-bye is not silent: {silent:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn loss_of_fitness_hands_over_and_recovery_takes_nothing_back() {
+    let mut segment = settled(3, 3, 1);
+    let owner = segment.owners(address(0))[0];
+    moves(&mut segment);
+    let mut watch = Watch::new(STEADY, [address(0)], segment.now);
+    watch.planned = true;
+    segment.set_unfit(owner, Some(Ineligible::ProxyUnhealthy));
+    watch.run(&mut segment, Duration::from_secs(1)).unwrap();
+    let successor = segment.owners(address(0));
+    assert!(
+        successor.len() == 1 && successor[0] != owner,
+        "{}",
+        segment.log.join("\n")
+    );
+    segment.set_unfit(owner, None);
+    watch.run(&mut segment, Duration::from_secs(20)).unwrap();
+    assert_eq!(segment.owners(address(0)), successor);
+}
+
+#[test]
+fn an_unfit_owner_keeps_what_nobody_else_can_take() {
+    let mut segment = settled(4, 2, 1);
+    for number in 0..2 {
+        segment.set_unfit(number, Some(Ineligible::Draining));
+    }
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(address(0)).len(), 1);
+}
+
+#[test]
+fn a_restart_steals_nothing() {
+    let mut segment = settled(5, 3, 6);
+    let victim = segment.owners(address(0))[0];
+    segment.kill(victim);
+    segment.run(Duration::from_secs(2));
+    let owners: Vec<_> = (0..6).map(|vip| segment.owners(address(vip))).collect();
+    moves(&mut segment);
+    segment.start(victim);
+    segment.run(Duration::from_secs(5));
+    assert_eq!(moves(&mut segment), Vec::<String>::new());
+    assert_eq!(
+        (0..6)
+            .map(|vip| segment.owners(address(vip)))
+            .collect::<Vec<_>>(),
+        owners
+    );
+}
+
+#[test]
+fn blocked_heartbeats_alone_move_nothing() {
+    let mut segment = settled(6, 2, 1);
+    moves(&mut segment);
+    for pair in [(0, 1), (1, 0)] {
+        segment.cuts.insert(pair, Cut::Heartbeats);
+    }
+    segment.run(Duration::from_secs(5));
+    let fenced: Vec<_> = segment
+        .events
+        .iter()
+        .filter(|(_, _, event)| matches!(event, Event::OwnerAnswered { .. }))
+        .collect();
+    assert_eq!(fenced.len(), 1, "told once: {}", segment.log.join("\n"));
+    assert_eq!(segment.owners(address(0)).len(), 1);
+    assert_eq!(moves(&mut segment), Vec::<String>::new());
+}
+
+#[test]
+fn a_witness_keeps_the_owner_where_it_is() {
+    let mut segment = settled(7, 3, 1);
+    let owner = segment.owners(address(0))[0];
+    let other = (owner + 1) % 3;
+    moves(&mut segment);
+    for pair in [(owner, other), (other, owner)] {
+        segment.cuts.insert(pair, Cut::Everything);
+    }
+    segment.run(Duration::from_millis(1500));
+    assert_eq!(moves(&mut segment), Vec::<String>::new());
+    let silent = |number: usize| {
+        segment.machines[number]
+            .announcer
+            .as_ref()
+            .unwrap()
+            .silent_nodes()
+            .len()
+    };
+    assert_eq!(
+        (silent(owner), silent(other)),
+        (0, 0),
+        "nobody is silent on one speaker's word"
+    );
+}
+
+#[test]
+fn when_a_partition_heals_the_later_acquirer_keeps_and_announces_again() {
+    let mut segment = settled(8, 2, 1);
+    let old = segment.owners(address(0))[0];
+    let new = 1 - old;
+    for pair in [(0, 1), (1, 0)] {
+        segment.cuts.insert(pair, Cut::Everything);
+    }
+    segment.run(Duration::from_secs(1));
+    assert_eq!(
+        segment.owners(address(0)).len(),
+        2,
+        "each side serves its clients"
+    );
+    moves(&mut segment);
+    segment.cuts.clear();
+    segment.run(Duration::from_millis(150));
+    assert_eq!(segment.owners(address(0)), [new]);
+    assert_eq!(moves(&mut segment).len(), 1);
+    assert!(segment.machines[new].sent.2 > 0, "announced again");
+}
+
+#[test]
+fn with_the_strict_policy_a_minority_serves_nobody() {
+    let mut configuration = configuration(&NAMES[..3], 1, &[]);
+    configuration
+        .vips
+        .values_mut()
+        .for_each(|vip| vip.partition = Partition::Strict);
+    let mut segment = Segment::new(9, &NAMES[..3], &configuration);
+    segment.start_all();
+    segment.run(Duration::from_secs(3));
+    let owner = segment.owners(address(0))[0];
+    for other in (0..3).filter(|&other| other != owner) {
+        segment.cuts.insert((owner, other), Cut::Everything);
+        segment.cuts.insert((other, owner), Cut::Everything);
+    }
+    let end = segment.now + Duration::from_secs(1);
+    while segment.step(end) {
+        assert!(
+            segment.owners(address(0)).len() < 2,
+            "{}",
+            segment.log.join("\n")
+        );
+    }
+    let owners = segment.owners(address(0));
+    assert!(
+        owners.len() == 1 && owners[0] != owner,
+        "{}",
+        segment.log.join("\n")
+    );
+}
+
+#[test]
+fn an_address_of_a_stranger_is_quarantined_and_released_when_it_is_gone() {
+    let names = &NAMES[..3];
+    let mut segment = Segment::new(10, names, &configuration(names, 3, &[]));
+    segment.stranger = (0..3).map(address).collect();
+    segment.start_all();
+    segment.run(Duration::from_secs(20));
+    for vip in (0..3).map(address) {
+        assert_eq!(segment.owners(vip), [0; 0], "{}", segment.log.join("\n"));
+        let conflicts = segment.events.iter().filter(|(_, _, event)| {
+            matches!(event, Event::Conflict { vip: of, mac, .. } if *of == vip && *mac == STRANGER_MAC)
+        });
+        assert_eq!(
+            conflicts.count(),
+            1,
+            "told once\n{}",
+            segment.log.join("\n")
+        );
+        let standing = segment
+            .machines
+            .iter()
+            .filter_map(|machine| machine.announcer.as_ref()?.standing(vip));
+        let quarantined =
+            standing.filter(|standing| matches!(standing.own, Standing::Quarantined { .. }));
+        assert_eq!(quarantined.count(), 1);
+    }
+    segment.stranger.clear();
+    segment.run(Duration::from_secs(70));
+    for vip in (0..3).map(address) {
+        assert_eq!(segment.owners(vip).len(), 1, "{}", segment.log.join("\n"));
+    }
+}
+
+#[test]
+fn failback_is_a_planned_move_and_only_if_asked() {
+    for (failback, expected) in [
+        (Failback::Never, false),
+        (Failback::Idle, false),
+        (Failback::Always, true),
+    ] {
+        let mut configuration = configuration(&NAMES[..2], 1, &[]);
+        configuration
+            .vips
+            .values_mut()
+            .for_each(|vip| vip.failback = failback);
+        let mut segment = Segment::new(11, &NAMES[..2], &configuration);
+        segment.start_all();
+        segment.run(Duration::from_secs(2));
+        let best = segment.owners(address(0))[0];
+        segment.kill(best);
+        segment.run(Duration::from_secs(1));
+        segment.start(best);
+        segment.run(Duration::from_secs(2));
+        let mut watch = Watch::new(STEADY, [address(0)], segment.now);
+        watch.planned = true;
+        watch.last_fault = segment.now + Duration::from_secs(100);
+        watch.run(&mut segment, Duration::from_secs(15)).unwrap();
+        assert_eq!(
+            segment.owners(address(0)) == [best],
+            expected,
+            "{failback:?}\n{}",
+            segment.log.join("\n")
+        );
+    }
+}
+
+#[test]
+fn the_silence_of_a_dead_node_is_agreed_and_ends() {
+    let mut segment = settled(12, 4, 1);
+    segment.kill(3);
+    segment.run(Duration::from_millis(260));
+    let silent = |segment: &Segment, number: usize| -> Vec<String> {
+        let announcer = segment.machines[number].announcer.as_ref().unwrap();
+        announcer
+            .silent_nodes()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    for number in 0..3 {
+        assert_eq!(silent(&segment, number), ["d"]);
+    }
+    segment.start(3);
+    segment.run(Duration::from_millis(300));
+    for number in 0..4 {
+        assert_eq!(silent(&segment, number), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_endpoint_that_moves_takes_its_address_with_it() {
+    let mut segment = settled(13, 3, 1);
+    let owner = segment.owners(address(0))[0];
+    let mut watch = Watch::new(STEADY, [address(0)], segment.now);
+    let refused = [NAMES[owner]];
+    let next = configuration(&NAMES[..3], 1, &refused);
+    watch.planned = true;
+    for number in 0..3 {
+        segment.configure(number, &next);
+        watch.run(&mut segment, Duration::from_millis(120)).unwrap();
+    }
+    let owners = segment.owners(address(0));
+    assert!(
+        owners.len() == 1 && owners[0] != owner,
+        "{}",
+        segment.log.join("\n")
+    );
+    let none = configuration(&NAMES[..3], 1, &NAMES[..3]);
+    for number in 0..3 {
+        segment.configure(number, &none);
+    }
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.owners(address(0)), [0; 0], "nobody has an endpoint");
+}
+
+/// One random story.
+fn story(seed: u64) -> (Segment, Result<Watch, String>) {
+    let mut dice = Dice::new(seed ^ 0x5eed);
+    let machines = 2 + dice.index(4);
+    let vips = 1 + dice.index(5);
+    let names = &NAMES[..machines];
+    let mut segment = Segment::new(seed, names, &configuration(names, vips, &[]));
+    let lossy = dice.chance(40);
+    if lossy {
+        segment.wire.loss_percent = 1 + dice.below(12);
+        segment.wire.duplicate_percent = dice.below(10);
+        segment.wire.delay = (50, 1000 + dice.below(15_000));
+    }
+    let bounds = if lossy { LOSSY } else { STEADY };
+    for number in 0..machines {
+        segment.start(number);
+        let pause = dice.micros(0, 300_000);
+        segment.run(pause);
+    }
+    segment.run(Duration::from_secs(2));
+    let mut watch = Watch::new(bounds, (0..vips).map(address), segment.now);
+    watch.lossy = lossy;
+    let outcome = (0..5 + dice.below(8))
+        .try_for_each(|_| act(&mut segment, &mut watch, &mut dice))
+        .and_then(|()| heal(&mut segment, &mut watch, vips));
+    let outcome = outcome.map(|()| watch);
+    (segment, outcome)
+}
+
+/// Something goes wrong.
+fn act(segment: &mut Segment, watch: &mut Watch, dice: &mut Dice) -> Result<(), String> {
+    let machines = segment.machines.len();
+    let number = dice.index(machines);
+    let other = (number + 1 + dice.index(machines - 1)) % machines;
+    let name = segment.machines[number].name.clone();
+    let cut = if dice.chance(30) {
+        Cut::Heartbeats
+    } else {
+        Cut::Everything
+    };
+    let fault = match dice.below(14) {
+        0 => {
+            segment.kill(number);
+            "is killed".to_owned()
+        }
+        1 | 2 => {
+            segment.start(number);
+            "is started afresh".to_owned()
+        }
+        3 => {
+            segment.pause(number);
+            "is stopped".to_owned()
+        }
+        4 => {
+            segment.resume(number);
+            "goes on".to_owned()
+        }
+        5 => {
+            segment.set_link(number, false);
+            "loses its link".to_owned()
+        }
+        6 => {
+            segment.set_link(number, true);
+            "has its link".to_owned()
+        }
+        7 => {
+            segment.cuts.insert((number, other), cut);
+            format!("is not heard by {other}: {cut:?}")
+        }
+        8 => {
+            for peer in (0..machines).filter(|&peer| peer != number) {
+                segment.cuts.insert((number, peer), cut);
+                segment.cuts.insert((peer, number), cut);
+            }
+            format!("is cut off: {cut:?}")
+        }
+        9 => {
+            let side: Vec<_> = (0..machines).map(|_| dice.chance(50)).collect();
+            for (a, b) in (0..machines).flat_map(|a| (0..machines).map(move |b| (a, b))) {
+                if side[a] != side[b] {
+                    segment.cuts.insert((a, b), cut);
+                }
+            }
+            format!("{side:?} are two sides: {cut:?}")
+        }
+        10 => {
+            segment.cuts.clear();
+            "and all others hear each other".to_owned()
+        }
+        11 => {
+            let unfit = [
+                None,
+                Some(Ineligible::Draining),
+                Some(Ineligible::ProxyUnhealthy),
+            ][dice.index(3)];
+            segment.set_unfit(number, unfit);
+            format!("is unfit: {unfit:?}")
+        }
+        12 => {
+            segment.shut_down(number);
+            "is shut down".to_owned()
+        }
+        _ => {
+            let names: Vec<_> = NAMES[..machines].to_vec();
+            let refused: Vec<_> = names.iter().filter(|_| dice.chance(25)).copied().collect();
+            let vips = segment.machines[number].configuration.vips.len();
+            let next = configuration(&names, vips, &refused);
+            for machine in 0..machines {
+                if dice.chance(70) {
+                    segment.configure(machine, &next);
+                }
+            }
+            format!("and some others learn that {refused:?} have no endpoint")
+        }
+    };
+    segment.note(format!("{name} {fault}"));
+    watch.last_fault = segment.now;
+    let pause = dice.micros(1000, 3_000_000);
+    watch.run(segment, pause)
+}
+
+/// All faults end; then every address has exactly one owner, and nothing moves any more.
+fn heal(segment: &mut Segment, watch: &mut Watch, vips: usize) -> Result<(), String> {
+    segment.note("everything heals");
+    segment.cuts.clear();
+    let configuration = configuration(&NAMES[..segment.machines.len()], vips, &[]);
+    for number in 0..segment.machines.len() {
+        let shut_down = segment.machines[number]
+            .announcer
+            .as_ref()
+            .is_none_or(|announcer| announcer.is_done());
+        if shut_down {
+            segment.start(number);
+        }
+        segment.resume(number);
+        segment.set_link(number, true);
+        segment.set_unfit(number, None);
+        segment.configure(number, &configuration);
+    }
+    watch.last_fault = segment.now;
+    watch.run(segment, Duration::from_secs(10))?;
+    for vip in (0..vips).map(address) {
+        let owners = segment.owners(vip);
+        if owners.len() != 1 && !watch.lossy {
+            return Err(format!("{vip} has the owners {owners:?} in the end"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_laws_hold_in_every_story() {
+    let variable = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seeds = match variable("FOGHORN_SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable("FOGHORN_SIMULATION_SEEDS").unwrap_or(200),
+    };
+    let alone = seeds.end - seeds.start == 1;
+    let (mut unserved, mut doubled, mut hours) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut failures = Vec::new();
+    for seed in seeds.clone() {
+        let (segment, outcome) = story(seed);
+        hours += segment.now.since_start();
+        if alone {
+            println!("{}", segment.log.join("\n"));
+        }
+        match outcome {
+            Ok(watch) => {
+                unserved = unserved.max(watch.longest_unserved);
+                doubled = doubled.max(watch.longest_doubled);
+            }
+            Err(error) => failures.push(format!("seed {seed} at {}: {error}", segment.now)),
+        }
+    }
+    println!(
+        "seeds {seeds:?}, {:.2} hours simulated, longest without an owner {unserved:?}, longest with two {doubled:?}",
+        hours.as_secs_f64() / 3600.0
+    );
+    assert!(
+        failures.is_empty(),
+        "{} of {} stories broke a law; replay one with FOGHORN_SIMULATION_SEED=N:\n{}",
+        failures.len(),
+        seeds.end - seeds.start,
+        failures.join("\n")
+    );
+}
