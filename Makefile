@@ -61,7 +61,7 @@ test-kernel: prerequisites ## What our programs ask of the kernel, in network na
 
 .PHONY: test-main
 test-main: build lab ## The main job, end to end: every frontend of 20 Services answers
-	$(TIMED) "The lab's instruments" $(IN_LAB) --test lan -- --ignored
+	$(TIMED) "The lab's instruments" $(IN_LAB) --test lan --test kubernetes -- --ignored --nocapture
 	$(TIMED) 'The main job, end to end' $(IN_LAB) --test main_job -- --ignored --nocapture
 
 .PHONY: test-e2e

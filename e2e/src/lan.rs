@@ -125,12 +125,16 @@ fn refuse_the_machine_itself() -> Result<()> {
 
 /// Addresses are there at once: the lab knows that nobody else has them.
 ///
-/// What the machine itself filters must not matter, so that is set too.
+/// What the machine itself filters must not matter, so that is set too. A bridge is a switch: frames that pass it meet
+/// no rules for packets, also where the module `br_netfilter` is loaded (a leading minus: if there is such a parameter).
 pub(crate) const HOST: &str = "
 net.ipv4.conf.all.rp_filter=0
 net.ipv4.conf.default.rp_filter=0
 net.ipv4.conf.all.arp_ignore=0
 net.ipv4.conf.default.arp_ignore=0
+-net.bridge.bridge-nf-call-arptables=0
+-net.bridge.bridge-nf-call-iptables=0
+-net.bridge.bridge-nf-call-ip6tables=0
 net.ipv6.conf.all.accept_dad=0
 net.ipv6.conf.default.accept_dad=0
 net.ipv6.conf.all.accept_ra=0

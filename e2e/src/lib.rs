@@ -9,6 +9,7 @@ pub mod control_plane;
 pub mod failover;
 pub mod faults;
 pub mod folder;
+pub mod frontends;
 pub mod http;
 pub mod kubectl;
 pub mod lab;
