@@ -282,6 +282,8 @@ fn controllers(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
     ] {
         recipe = recipe.arg(flag).arg(pki.join(file));
     }
+    // It starts dozens of controllers, each with an account of its own: with the usual limit that alone takes five seconds.
+    recipe = recipe.args(["--kube-api-qps", "500", "--kube-api-burst", "1000"]);
     with_kubeconfig(recipe, &pki.join("controller-manager.kubeconfig"))
 }
 
