@@ -233,8 +233,6 @@ impl<T: ToChange + PartialEq> Entries<T> {
                 name: Some(text(name).to_owned()),
                 field: String::new(),
                 reason: Reason::Duplicate {
-                    kind,
-                    name: text(name).to_owned(),
                     first: first.origin().clone(),
                 },
             }));

@@ -55,7 +55,7 @@ pub fn read(path: &str, content: &[u8]) -> Reading {
     let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
     if bytes > MOST_BYTES {
         let most = MOST_BYTES;
-        reader.refuse_document(START, Reason::TooLarge { bytes, most });
+        reader.refuse_document(START, Reason::TooLarge { most });
         return reader.reading;
     }
     match std::str::from_utf8(content) {
@@ -230,12 +230,10 @@ impl Reader {
         };
         if let Some(first) = self.first.get(&(kind, name.to_owned())) {
             let reason = Reason::Duplicate {
-                kind,
-                name: name.to_owned(),
                 first: first.clone(),
             };
             let place = tree.find("metadata.name");
-            self.refuse(Some(kind), Some(name), "", place, reason);
+            self.refuse(Some(kind), Some(name), "metadata.name", place, reason);
             return;
         }
         self.first.insert((kind, name.to_owned()), origin.clone());

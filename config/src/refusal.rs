@@ -125,8 +125,8 @@ pub enum Reason {
     UnknownValue { found: String, known: Vec<String> },
     #[error("{0}")]
     Syntax(String),
-    #[error("the file has {bytes} bytes, more than {most}: split it")]
-    TooLarge { bytes: u64, most: u64 },
+    #[error("the file has more than {most} bytes: split it")]
+    TooLarge { most: u64 },
     #[error("the file is not text in UTF-8: save it as such")]
     NotText,
     #[error("the file cannot be read: {0}")]
@@ -139,12 +139,8 @@ pub enum Reason {
     UnknownKind { api_version: String, kind: String },
     #[error("this is not an object of Kubernetes: begin it with apiVersion and kind")]
     NotAnObject,
-    #[error("{kind} {name} is written in {first} too, which is in force: rename or remove one")]
-    Duplicate {
-        kind: Kind,
-        name: String,
-        first: Origin,
-    },
+    #[error("the same name is in {first} too, which is in force: rename or remove one")]
+    Duplicate { first: Origin },
 }
 
 /// At most the first 200 characters of what a library said.

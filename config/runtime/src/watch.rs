@@ -236,24 +236,31 @@ where
             loop {
                 match self.client.apiserver_version().await {
                     Ok(version) => {
-                        self.connection.answered("version");
-                        let digits: String = version
-                            .minor
-                            .chars()
-                            .take_while(char::is_ascii_digit)
-                            .collect();
+                        self.connection.answered(self.name);
+                        let minor = version.minor.chars();
+                        let digits: String = minor.take_while(char::is_ascii_digit).collect();
                         return digits
                             .parse::<u32>()
                             .is_ok_and(|minor| minor >= FIRST_MINOR);
                     }
                     Err(error) => {
-                        self.connection.failed("version", &error);
+                        self.connection.failed(self.name, &error);
                         tokio::time::sleep(backoff.next_delay()).await;
                     }
                 }
             }
         };
         *self.streaming.get_or_init(learn).await
+    }
+
+    /// Waits until the API server answers anything: a watch that is resumed says nothing until something changes.
+    async fn await_answer(&self, backoff: &mut Backoff) {
+        loop {
+            tokio::time::sleep(backoff.next_delay()).await;
+            if self.client.apiserver_version().await.is_ok() {
+                return self.connection.answered(self.name);
+            }
+        }
     }
 
     /// Delivers what the API server says for as long as that makes sense.
@@ -281,9 +288,13 @@ where
                     Some(400 | 422) if streaming => return Ok(Ended::NotStreaming),
                     // Too old to go on from: a new list follows.
                     Some(410) => {}
-                    _ => {
+                    Some(_) => {
                         self.connection.failed(self.name, &error);
                         tokio::time::sleep(backoff.next_delay()).await;
+                    }
+                    None => {
+                        self.connection.failed(self.name, &error);
+                        self.await_answer(&mut backoff).await;
                     }
                 },
             }

@@ -64,6 +64,22 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// The Event that it is about.
+    pub fn event(&self) -> &Event {
+        match self {
+            Self::Create { event, .. } | Self::Count { event, .. } => event,
+        }
+    }
+
+    /// The number of the Event, unique in this process.
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Create { number, .. } | Self::Count { number, .. } => *number,
+        }
+    }
+}
+
 /// Merges repetitions and keeps the rate low.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
@@ -147,7 +163,7 @@ impl Recorder {
         self.writes.pop_front()
     }
 
-    /// The count of an Event could not be written because the Event is gone: it is a new one when told again.
+    /// An Event could not be written or counted, because it or its namespace is gone: it is a new one when told again.
     pub fn handle_gone(&mut self, event: &Event) {
         self.told.remove(event);
     }

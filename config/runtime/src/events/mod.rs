@@ -4,7 +4,7 @@
 
 pub mod machine;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::connection::status_code;
 use crate::telemetry::Chain;
 pub use machine::{Event, Severity, Subject};
@@ -28,7 +29,7 @@ pub struct Events {
 /// How many Events may wait to be written; more are dropped.
 const CAPACITY: usize = 2048;
 /// How long one write may take.
-const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Events {
     /// Tells an Event. It is dropped if too many wait already, as when the API server is away.
@@ -75,24 +76,32 @@ async fn write(
         };
         recorder.handle_event(event, Instant::now());
         while let Some(write) = recorder.poll_write() {
-            if let Write::Count { event, .. } = &write
-                && writer.write(&write).await == Written::Gone
-            {
-                recorder.handle_gone(event);
-            } else if let Write::Create { .. } = write {
-                writer.write(&write).await;
+            let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+            loop {
+                match writer.write(&write).await {
+                    Written::Done => break,
+                    Written::Refused => {
+                        recorder.handle_gone(write.event());
+                        break;
+                    }
+                    Written::Unanswered => tokio::select! {
+                        () = tokio::time::sleep(backoff.next_delay()) => {}
+                        () = closing.cancelled() => return Ok(()),
+                    },
+                }
             }
-        }
-        if closing.is_cancelled() && writer.failing {
-            return Ok(());
         }
     }
 }
 
+/// How long to wait between attempts to write the same Event.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Written {
     Done,
-    Gone,
+    Refused,
+    Unanswered,
 }
 
 struct Writer {
@@ -106,13 +115,11 @@ struct Writer {
 
 impl Writer {
     async fn write(&mut self, write: &Write) -> Written {
-        let (event, number) = match write {
-            Write::Create { event, number } | Write::Count { event, number, .. } => (event, number),
-        };
+        let (event, number) = (write.event(), write.number());
         // Events about objects of the cluster live in `default`.
         let namespace = event.subject.namespace.as_deref().unwrap_or("default");
         let api = Api::<api::Event>::namespaced(self.client.clone(), namespace);
-        let name = self.name(event, *number);
+        let name = self.name(event, number);
         let asked = async {
             match write {
                 Write::Create { .. } => {
@@ -135,14 +142,22 @@ impl Writer {
                 }
                 return Written::Done;
             }
-            Ok(Err(error)) if status_code(&error) == Some(404) => return Written::Gone,
-            Ok(Err(error)) => Chain(&error).to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            // The Event is gone, or its namespace is.
+            Ok(Err(error)) if status_code(&error) == Some(404) => return Written::Refused,
+            Ok(Err(error)) => Ok(error),
+            Err(_) => Err("no answer in time"),
         };
+        let refused =
+            matches!(&error, Ok(error) if status_code(error).is_some_and(|code| code < 500));
         if !std::mem::replace(&mut self.failing, true) {
+            let error = error.map_or_else(str::to_owned, |error| Chain(&error).to_string());
             tracing::warn!(error, "Events cannot be written");
         }
-        Written::Done
+        if refused {
+            Written::Refused
+        } else {
+            Written::Unanswered
+        }
     }
 
     /// Names are at most 253 octets: that of the object is cut.

@@ -53,23 +53,25 @@ impl Leadership {
     }
 
     /// Waits until this program leads; for ever if it takes no more part in the election.
-    pub async fn elected(&mut self) {
+    pub async fn elected(&self) {
+        let mut until = self.until.clone();
         while !self.holds() {
-            if self.until.changed().await.is_err() {
+            if until.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
     /// Waits until this program does not lead, or takes no more part in the election.
-    pub async fn deposed(&mut self) {
+    pub async fn deposed(&self) {
+        let mut until = self.until.clone();
         while self.holds() {
-            let until = *self.until.borrow_and_update();
+            let deadline = *until.borrow_and_update();
             tokio::select! {
-                () = sleep_until(until) => {}
-                changed = self.until.changed() => if changed.is_err() {
+                () = sleep_until(deadline) => {}
+                changed = until.changed() => if changed.is_err() {
                     // The election has ended: what is held runs out.
-                    sleep_until(until).await;
+                    sleep_until(deadline).await;
                 }
             }
         }
@@ -120,7 +122,7 @@ async fn elect(
         }
     }
     let release = elector.handle_retirement();
-    report(&mut elector, &until);
+    until.send_replace(None);
     if let Some(request) = release
         && let Answer::Lease(_) = leases.ask(&request).await
     {
