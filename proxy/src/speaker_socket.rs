@@ -5,8 +5,9 @@
 //! `{"version":1,"healthy":true}`. When the connection ends, nobody is silent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use config::name::NodeName;
 use config_runtime::telemetry::Chain;
@@ -59,6 +60,7 @@ pub fn parse_line(line: &str) -> Result<BTreeSet<NodeName>, LineError> {
 #[derive(Debug)]
 pub struct SpeakerSocket {
     path: PathBuf,
+    inode: u64,
     listener: UnixListener,
 }
 
@@ -66,19 +68,27 @@ impl SpeakerSocket {
     /// Listens at `path`, also where a proxy that ended without a word left its socket.
     ///
     /// # Errors
-    /// If the folder cannot be made or the socket not be bound.
-    pub fn bind(path: &Path) -> std::io::Result<Self> {
+    /// If the folder cannot be made, the socket not be bound, or another proxy listens there.
+    pub fn bind(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            fs::create_dir_all(folder)?;
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another proxy listens there",
+            ));
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let inode = fs::metadata(path)?.ino();
         Ok(Self {
             path: path.to_owned(),
+            inode,
             listener,
         })
     }
@@ -126,7 +136,9 @@ impl SpeakerSocket {
 
 impl Drop for SpeakerSocket {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        // Not the socket of a proxy that came in the meantime.
+        let is_ours = fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "Socket not removed");
         }
     }
@@ -256,8 +268,9 @@ mod tests {
         rubbish.write_all(b"\xff\xfe\n").await.unwrap();
         let mut rest = Vec::new();
         rubbish.read_to_end(&mut rest).await.unwrap();
-        let again = UnixStream::connect(&path).await;
-        assert!(again.is_ok());
+        assert!(UnixStream::connect(&path).await.is_ok());
+        let second = SpeakerSocket::bind(&path).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         serving.abort();
         let _ = serving.await;
         assert!(!path.exists());
