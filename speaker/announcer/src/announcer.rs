@@ -4,6 +4,7 @@ mod claims;
 mod heartbeats;
 mod owner;
 mod status;
+mod vip;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,7 +26,7 @@ use crate::packet::{Frame, FrameError};
 use crate::random::Random;
 use crate::table::OwnTable;
 use crate::time::Time;
-use claims::VipState;
+use vip::VipState;
 
 /// Who a speaker is.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -121,6 +121,8 @@ pub struct Timing {
     /// Time to wait after the old owner has answered a probe, before the next one.
     pub fence_retry: Duration,
     /// How long peers that still hear a silent owner are believed more than unanswered probes.
+    ///
+    /// After that the segment counts as cut between the owner and this node, and each side serves its clients.
     pub witness_patience: Duration,
     /// Time before an address with a conflict is probed again; doubles up to `quarantine_longest`.
     pub quarantine: Duration,

@@ -4,6 +4,8 @@
 //! it echoes a recent sequence number of ours, which start at random, so that no recording can have it. After that
 //! sequence numbers only grow, within a window for reordering. No clock but our own is involved.
 
+mod session;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::link::LinkIndex;
 use crate::packet::MacAddr;
 use crate::table::PeerTable;
 use crate::time::Time;
+use session::Session;
 
 /// All peers that this speaker remembers.
 #[derive(Debug, Default)]
@@ -41,19 +44,6 @@ pub struct Peer {
     /// Whom the peer hears.
     hears: BTreeMap<NodeId, bool>,
     last_heard: Time,
-}
-
-#[derive(Debug)]
-struct Session {
-    sequence: u64,
-    /// Which of the 64 sequence numbers up to `sequence` were received: bit `n` for `sequence - n` (as RFC 4303 §3.4.3).
-    received: u64,
-    mac: MacAddr,
-    interval: Duration,
-    jitter: Duration,
-    last: Time,
-    deadline: Time,
-    heard: bool,
 }
 
 #[derive(Debug)]
@@ -423,72 +413,6 @@ impl Peer {
             .get(&link)
             .map(|unproven| unproven.incarnation)
     }
-}
-
-impl Session {
-    fn new(heartbeat: &Heartbeat, timing: &Timing, now: Time) -> Self {
-        let mut session = Self {
-            sequence: heartbeat.sequence,
-            received: 1,
-            mac: heartbeat.mac,
-            interval: heartbeat.interval,
-            jitter: Duration::ZERO,
-            last: now,
-            deadline: now,
-            heard: true,
-        };
-        session.extend(timing, now);
-        session
-    }
-
-    /// Takes in a heartbeat if it is none of the past; says whether it is the newest.
-    fn receive(
-        &mut self,
-        heartbeat: &Heartbeat,
-        timing: &Timing,
-        now: Time,
-    ) -> Result<bool, Rejection> {
-        let newest = match heartbeat.sequence.checked_sub(self.sequence) {
-            Some(0) => return Err(Rejection::Replayed),
-            Some(ahead) => {
-                self.received = shift(self.received, ahead) | 1;
-                self.sequence = heartbeat.sequence;
-                self.mac = heartbeat.mac;
-                self.interval = heartbeat.interval;
-                true
-            }
-            None => {
-                let bit = shift(1, self.sequence - heartbeat.sequence);
-                if bit == 0 || self.received & bit != 0 {
-                    return Err(Rejection::Replayed);
-                }
-                self.received |= bit;
-                false
-            }
-        };
-        if newest {
-            if self.heard {
-                let late = now.since(self.last).saturating_sub(self.interval);
-                self.jitter = (self.jitter * 15 / 16).max(late.min(self.interval));
-            }
-            self.last = now;
-            self.heard = true;
-            self.extend(timing, now);
-        }
-        Ok(newest)
-    }
-
-    /// The multiplier times the interval, and up to one interval more where heartbeats were late lately.
-    fn extend(&mut self, timing: &Timing, now: Time) {
-        self.deadline = now + self.interval * timing.multiplier + self.jitter.min(self.interval);
-    }
-}
-
-fn shift(bits: u64, by: u64) -> u64 {
-    u32::try_from(by)
-        .ok()
-        .and_then(|by| bits.checked_shl(by))
-        .unwrap_or(0)
 }
 
 /// The low half of a sequence number, as echoes have it.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 /// A moment, as the time passed since a start that the shell chooses (say, that of the program).
 ///
-/// Must come from a monotonic clock. Wall-clock time never enters the machine.
+/// Must come from a monotonic clock, best one that goes on while the machine is suspended (`CLOCK_BOOTTIME`): an owner
+/// that was asleep must notice. Wall-clock time never enters the machine.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Time(Duration);
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Announcer;
-use super::claims::{Role, VipState};
+use super::vip::{Role, VipState};
 use crate::announcement::Schedule;
 use crate::candidates::Ineligible;
 use crate::configuration::Failback;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use config::name::NodeName;
 
 use super::Announcer;
-use super::claims::{Role, VipState};
+use super::vip::{Role, VipState};
 use crate::candidates::Ineligible;
 use crate::election::Voices;
 use crate::event::Event;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::claims::Role;
+use super::vip::Role;
 use super::{Announcer, MOST_TRANSMITS, Payload, Transmit};
 use crate::announcement::{announcements, ndp_frame, probe};
 use crate::event::Event;
