@@ -21,6 +21,10 @@ pub trait DataPlane: Send + 'static {
         table: &ForwardingTable,
         changes: &[TableChange],
     ) -> Result<Sent, PlaneError>;
+
+    /// Whether the kernel still has the rules, as far as a quick look tells, whose cost does not grow with the table.
+    /// What cannot be looked at counts as intact.
+    fn is_intact(&mut self) -> bool;
 }
 
 /// How much was sent to the kernel.

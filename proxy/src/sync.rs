@@ -87,6 +87,7 @@ impl<P: DataPlane> Sync<P> {
         let mut workplace = Workplace::Idle(worker);
         let mut failures = Failures::default();
         let mut audit = Instant::now() + AUDIT_INTERVAL;
+        let mut look = Instant::now() + LOOK_INTERVAL;
         loop {
             workplace = match workplace {
                 Workplace::Idle(worker) if failures.may_try() => {
@@ -124,6 +125,16 @@ impl<P: DataPlane> Sync<P> {
                 () = tokio::time::sleep_until(audit) => {
                     audit = Instant::now() + AUDIT_INTERVAL;
                     pending.handle_audit(source.snapshot());
+                }
+                () = tokio::time::sleep_until(look) => {
+                    look = Instant::now() + LOOK_INTERVAL;
+                    if let Workplace::Idle(worker) = &mut workplace
+                        && !tokio::task::block_in_place(|| worker.look())
+                    {
+                        tracing::warn!("Rules are gone from the kernel: somebody else removed them");
+                        reports.metrics.drifts.inc();
+                        pending.handle_failure();
+                    }
                 }
                 () = stop.cancelled() => break,
             }
@@ -337,6 +348,8 @@ fn seconds_now() -> f64 {
 
 /// How often the kernel is read back and compared although nothing went wrong.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(300);
+/// How often the kernel is asked whether the rules are there at all.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const SEEN_CHANGES: usize = 4096;

@@ -1,14 +1,15 @@
 //! One piece of work: Services compiled, the table changed, the kernel brought along.
 
 use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::sync::Arc;
 
 use config::endpoint::EndpointSlice;
 use config::name::{NodeName, ServiceKey};
 use config::service::Service;
 use proxy_table::{
-    ForwardingTable, FrontendKey, FrontendKind, HealthCheck, NodeContext, Outcome, ServiceTable,
-    TableChange, compile_service, serving_endpoints,
+    Endpoint, ForwardingTable, FrontendKey, FrontendKind, HealthCheck, NodeContext, Outcome,
+    ServiceTable, TableChange, compile_service, serving_endpoints,
 };
 
 use crate::conntrack::{Expected, outlives_its_endpoint};
@@ -43,6 +44,8 @@ pub struct Done {
     pub sent: Result<Sent, PlaneError>,
     /// Whether the kernel was compared as a whole.
     pub whole: bool,
+    /// Whether the kernel was found different from what was sent before.
+    pub drifted: bool,
     /// What connections that outlive their endpoints may go to, for the frontends of the Services in the job.
     pub expected: Expected,
     /// Health checks that are answered now, or no longer, of the Services in the job.
@@ -85,12 +88,10 @@ impl<P: DataPlane> Worker<P> {
 
     /// Does a job. An error of the kernel is part of the result: the next job begins by reading back.
     pub fn run(&mut self, job: Job) -> Done {
-        let mut whole = self.unsure || job.settle;
-        if let Some(context) = &job.context {
-            self.table = ForwardingTable::new(Arc::clone(context));
-            self.without_local = WithoutLocal::default();
-            whole = true;
-        }
+        let whole = self.unsure || job.settle || job.context.is_some();
+        let former = job
+            .context
+            .map(|context| mem::replace(&mut self.table, ForwardingTable::new(context)));
         let mut expected = Expected {
             frontends: HashMap::new(),
             node_port_addresses: self.table.context().node_port_addresses.clone(),
@@ -98,12 +99,23 @@ impl<P: DataPlane> Worker<P> {
         let mut changes = Vec::new();
         let mut health_checks = Vec::new();
         for (key, workload) in &job.services {
-            let (change, health_check) =
-                self.update(key, workload.as_ref(), &job.suspects, &mut expected);
+            let table = former.as_ref().unwrap_or(&self.table);
+            let before = table.service(key).cloned().unwrap_or_default();
+            let change = self.update(key, workload.as_ref(), &job.suspects);
             if !change.is_empty() {
                 changes.push(change);
             }
-            health_checks.extend(health_check.map(|check| (key.clone(), check)));
+            let after = self.table.service(key).cloned().unwrap_or_default();
+            self.without_local.count(&before, -1);
+            self.without_local.count(&after, 1);
+            if before.health_check != after.health_check {
+                health_checks.push((key.clone(), after.health_check));
+            }
+            for frontend in touched(&before, &after) {
+                if let Some(goals) = self.goals(key, workload.as_ref(), &job.suspects, frontend) {
+                    expected.frontends.insert(frontend, goals);
+                }
+            }
         }
         let sent = if whole {
             self.plane.settle(&self.table)
@@ -112,8 +124,10 @@ impl<P: DataPlane> Worker<P> {
         } else {
             self.plane.update(&self.table, &changes)
         };
-        self.unsure = sent.is_err();
+        let was_unsure = mem::replace(&mut self.unsure, sent.is_err());
+        let changed = sent.as_ref().is_ok_and(|sent| sent.anything);
         Done {
+            drifted: changed && changes.is_empty() && former.is_none() && !was_unsure,
             sent,
             whole,
             expected,
@@ -123,40 +137,56 @@ impl<P: DataPlane> Worker<P> {
         }
     }
 
-    /// Brings one Service up to date; its health check too, if that is different.
+    /// Looks whether the kernel still holds the rules, without reading them; if not, the next job reads back.
+    pub fn look(&mut self) -> bool {
+        let intact = self.unsure || self.plane.is_intact();
+        self.unsure |= !intact;
+        intact
+    }
+
     fn update(
         &mut self,
         key: &ServiceKey,
         workload: Option<&Workload>,
         suspects: &BTreeSet<NodeName>,
-        expected: &mut Expected,
-    ) -> (TableChange, Option<Option<HealthCheck>>) {
+    ) -> TableChange {
         let part = workload.map(|workload| {
             let context = self.table.context();
             compile_service(&workload.service, &workload.slices, context, suspects)
         });
-        let before = self.table.service(key).cloned().unwrap_or_default();
-        let change = self.table.update(key, part);
-        let after = self.table.service(key).cloned().unwrap_or_default();
-        self.without_local.internal +=
-            i64::from(lacks_internal(&after)) - i64::from(lacks_internal(&before));
-        self.without_local.external +=
-            i64::from(lacks_external(&after)) - i64::from(lacks_external(&before));
-        for frontend in touched(&before, &after) {
-            let serving = match (self.table.frontend(&frontend), workload) {
-                (None, _) => None,
-                (Some((holder, _)), Some(workload)) if holder == key => {
-                    let Workload { service, slices } = workload;
-                    Some(serving_endpoints(service, slices, suspects, frontend))
-                }
-                // Another Service has it now; its own turn says what is expected.
-                (Some(_), _) => continue,
-            };
-            expected.frontends.insert(frontend, serving.map(Arc::new));
-        }
-        let health_check =
-            (before.health_check != after.health_check).then_some(after.health_check);
-        (change, health_check)
+        self.table.update(key, part)
+    }
+
+    /// Where connections through a frontend may stay: `Some(None)` if it is gone; `None` if another Service has it now,
+    /// whose own turn says.
+    fn goals(
+        &self,
+        key: &ServiceKey,
+        workload: Option<&Workload>,
+        suspects: &BTreeSet<NodeName>,
+        frontend: FrontendKey,
+    ) -> Option<Option<Arc<BTreeSet<Endpoint>>>> {
+        let Some((holder, held)) = self.table.frontend(&frontend) else {
+            return Some(None);
+        };
+        let Workload { service, slices } = workload.filter(|_| holder == key)?;
+        let mut goals = serving_endpoints(service, slices, suspects, frontend);
+        goals.extend(held.inside.endpoints());
+        goals.extend(held.outside.endpoints());
+        Some(Some(Arc::new(goals)))
+    }
+}
+
+impl WithoutLocal {
+    fn count(&mut self, part: &ServiceTable, by: i64) {
+        let drops = |internal: bool| {
+            part.frontends.values().any(|frontend| {
+                (frontend.kind == FrontendKind::ClusterIp) == internal
+                    && frontend.outside == Outcome::Drop
+            })
+        };
+        self.internal += if drops(true) { by } else { 0 };
+        self.external += if drops(false) { by } else { 0 };
     }
 }
 
@@ -166,18 +196,4 @@ fn touched(before: &ServiceTable, after: &ServiceTable) -> BTreeSet<FrontendKey>
     keys.filter(|key| outlives_its_endpoint(key.protocol))
         .copied()
         .collect()
-}
-
-fn lacks_internal(part: &ServiceTable) -> bool {
-    let mut frontends = part.frontends.values();
-    frontends.any(|frontend| {
-        frontend.kind == FrontendKind::ClusterIp && frontend.outside == Outcome::Drop
-    })
-}
-
-fn lacks_external(part: &ServiceTable) -> bool {
-    let mut frontends = part.frontends.values();
-    frontends.any(|frontend| {
-        frontend.kind != FrontendKind::ClusterIp && frontend.outside == Outcome::Drop
-    })
 }
