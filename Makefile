@@ -66,7 +66,7 @@ test-main: build lab ## The main job, end to end: every frontend of 20 Services 
 
 .PHONY: test-e2e
 test-e2e: build lab ## The other end-to-end suites
-	$(TIMED) 'End to end' $(IN_LAB) --test configuration --test service_types --test failover -- --ignored --nocapture
+	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover -- --ignored --nocapture
 
 .PHONY: test-rules
 test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy

@@ -1,6 +1,7 @@
 //! What a user wants to see before believing.
 
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -51,6 +52,10 @@ pub(crate) fn run_demo(lab: &mut Lab) -> Result<()> {
         print(&format!("{vip} is at {answerer}\n"));
     }
 
+    if lab.binaries.foghorn("kubectl-foghorn").is_ok() {
+        foghorn(lab, &["status"])?;
+    }
+
     say(&format!(
         "The client ({CLIENT_IPV4}) knows nothing of Kubernetes. It opens the page."
     ));
@@ -80,6 +85,18 @@ fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<String> {
     run(
         &format!("kubectl {}", arguments.join(" ")),
         lab.kubectl.command().args(arguments),
+    )
+}
+
+/// `kubectl foghorn`, as kubectl finds it: on the path.
+fn foghorn(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(lab.binaries.foghorn("kubectl-foghorn")?);
+    command
+        .args(arguments)
+        .env("KUBECONFIG", lab.control_plane.kubeconfig());
+    run(
+        &format!("kubectl foghorn {}", arguments.join(" ")),
+        &mut command,
     )
 }
 

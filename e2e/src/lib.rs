@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod binaries;
+pub mod capture;
 pub mod client;
 pub mod control_plane;
 pub mod failover;

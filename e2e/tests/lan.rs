@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::capture::Capture;
 use e2e::client::{Protocol, Question, Target};
 use e2e::faults::Direction;
 use e2e::lan::Lan;
@@ -19,6 +20,7 @@ use e2e::observer::{announcer, who_has};
 use e2e::questions::at;
 use e2e::stream::{Pace, Stream};
 use e2e::topology::{Family, NODES};
+use e2e::wait;
 
 #[test]
 #[ignore = "needs namespaces of its own: make test-e2e"]
@@ -47,7 +49,36 @@ fn the_instruments_measure_what_happens() -> Result<()> {
         }
     }
     two_answerers_are_both_heard(&lan)?;
+    announcements_are_heard(&lan)?;
     a_pulled_cable_is_a_gap(&lan)
+}
+
+fn announcements_are_heard(lan: &Lan) -> Result<()> {
+    let capture = Capture::start(&lan.client)?;
+    let node = &lan.nodes[0];
+    let (ipv4, ipv6) = (
+        IpAddr::from(node.number.ipv4()),
+        IpAddr::from(node.number.ipv6()),
+    );
+    // Whether the program says that somebody answered does not matter: nobody does.
+    let _ = node.namespace.output(
+        "arping",
+        &["-U", "-c", "1", "-i", "eth0", &ipv4.to_string()],
+    );
+    wait::until("gratuitous ARP", Duration::from_secs(5), || {
+        Ok((capture.announcements(ipv4, &node.number.mac()) > 0).then_some(()))
+    })?;
+    // The kernel announces its addresses when the MAC address is set, if it is told to.
+    node.namespace
+        .set_parameters("net.ipv6.conf.eth0.ndisc_notify=1")?;
+    node.namespace
+        .configure(&format!("link set eth0 address {}", node.number.mac()))?;
+    wait::until(
+        "an unsolicited advertisement",
+        Duration::from_secs(5),
+        || Ok((capture.announcements(ipv6, &node.number.mac()) > 0).then_some(())),
+    )?;
+    Ok(())
 }
 
 fn two_answerers_are_both_heard(lan: &Lan) -> Result<()> {
