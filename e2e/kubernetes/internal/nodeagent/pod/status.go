@@ -2,6 +2,7 @@ package pod
 
 import (
 	"net/netip"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,11 +44,12 @@ func statusOf(pod *v1.Pod, view View) v1.PodStatus {
 	if status.Phase != v1.PodFailed && status.Phase != v1.PodSucceeded {
 		status.Phase = phase(pod, view)
 	}
+	all := slices.Concat(status.InitContainerStatuses, status.ContainerStatuses)
 	for _, condition := range []v1.PodCondition{
 		readyToStart(view),
-		kubeletstatus.GeneratePodInitializedCondition(pod, &pod.Status, append(status.InitContainerStatuses, status.ContainerStatuses...), status.Phase),
-		kubeletstatus.GenerateContainersReadyCondition(pod, &pod.Status, status.ContainerStatuses, status.Phase),
-		kubeletstatus.GeneratePodReadyCondition(pod, &pod.Status, status.Conditions, status.ContainerStatuses, status.Phase),
+		kubeletstatus.GeneratePodInitializedCondition(pod, &pod.Status, all, status.Phase),
+		kubeletstatus.GenerateContainersReadyCondition(pod, &pod.Status, all, status.Phase),
+		kubeletstatus.GeneratePodReadyCondition(pod, &pod.Status, status.Conditions, all, status.Phase),
 	} {
 		condition.LastProbeTime = metav1.Time{}
 		condition.ObservedGeneration = pod.Generation
