@@ -5,6 +5,7 @@
 //! so that whatever is wrong is reported with the place of that very value.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -64,9 +65,14 @@ pub fn read(path: &str, content: &[u8]) -> Reading {
             reader.refuse_document(end_of(before), Reason::NotText);
         }
         Ok(text) => {
-            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-            for document in documents(text) {
+            // The mark that some editors put first is no part of the text, but it has a length.
+            let stripped = text.strip_prefix('\u{feff}').unwrap_or(text);
+            for mut document in documents(stripped) {
+                document.bytes += text.len() - stripped.len();
                 reader.read_document(&document);
+                if reader.reading.refusals.len() > MOST_REFUSALS {
+                    break;
+                }
             }
         }
     }
@@ -83,6 +89,12 @@ pub fn unreadable(path: &str, error: &str) -> Reading {
     reader.refuse_document(START, Reason::Unreadable(crate::refusal::shorten(error)));
     reader.reading
 }
+
+/// A file has at most this many refusals; then one more says that there are others.
+const MOST_REFUSALS: usize = 100;
+const MORE: &str = "there are more mistakes than are listed: correct these first";
+const SIMPLIFY: &str =
+    "the document is nested or aliased beyond what any configuration needs: simplify it";
 
 const START: Place = Place {
     line: 1,
@@ -214,47 +226,51 @@ impl Reader {
     }
 
     fn read_object(&mut self, group: Group, kind: Kind, tree: &Located) {
+        const FIELD: &str = "metadata.name";
+        let name = tree
+            .get("metadata")
+            .and_then(|metadata| metadata.get("name"));
+        let Some(text) = name.and_then(Located::text) else {
+            let reason = match name {
+                None => Reason::Missing {
+                    field: FIELD.to_owned(),
+                },
+                Some(_) => Reason::Type("a name is a text: put it in quotes".to_owned()),
+            };
+            return self.refuse(Some(kind), None, "", tree.find(FIELD), reason);
+        };
         let origin = Origin::File {
             path: Arc::clone(&self.path),
             line: tree.place.line,
         };
-        let name = tree
-            .get("metadata")
-            .and_then(|metadata| metadata.get("name"));
-        let Some(name) = name.and_then(Located::text) else {
-            let field = "metadata.name";
-            let place = tree.find(field);
-            let field = field.to_owned();
-            self.refuse(Some(kind), None, "", place, Reason::Missing { field });
-            return;
-        };
-        if let Some(first) = self.first.get(&(kind, name.to_owned())) {
-            let reason = Reason::Duplicate {
-                first: first.clone(),
-            };
-            let place = tree.find("metadata.name");
-            self.refuse(Some(kind), Some(name), "metadata.name", place, reason);
-            return;
+        match self.first.entry((kind, text.to_owned())) {
+            Entry::Occupied(first) => {
+                let reason = Reason::Duplicate {
+                    first: first.get().clone(),
+                };
+                self.refuse(Some(kind), Some(text), FIELD, tree.find(FIELD), reason);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(origin.clone());
+                self.read_spec(group, kind, text, origin, tree);
+            }
         }
-        self.first.insert((kind, name.to_owned()), origin.clone());
+    }
+
+    fn read_spec(&mut self, group: Group, kind: Kind, name: &str, origin: Origin, tree: &Located) {
         let unknown = unknown_fields(group, kind, tree);
+        let is_refused = !unknown.is_empty();
+        for field in unknown {
+            let (path, reason) = (field.path, field.reason);
+            self.refuse(Some(kind), Some(name), &path, field.place, reason);
+        }
         let object = labels(tree).and_then(|labels| {
             let spec = tree.get("spec").map_or(Value::Null, Located::to_json);
             read_object(group, kind, name, labels, spec, origin)
         });
-        let refused = !unknown.is_empty();
-        for field in unknown {
-            self.refuse(
-                Some(kind),
-                Some(name),
-                &field.path,
-                field.place,
-                field.reason,
-            );
-        }
         match object {
-            Ok(object) if !refused => self.reading.objects.push(object),
-            Ok(_) => {}
+            Ok(_) if is_refused => {}
+            Ok(object) => self.reading.objects.push(object),
             Err(errors) => {
                 for error in errors {
                     let place = tree.find(&error.field);
@@ -276,6 +292,14 @@ impl Reader {
         place: Place,
         reason: Reason,
     ) {
+        if self.reading.refusals.len() > MOST_REFUSALS {
+            return;
+        }
+        let (kind, name, field, reason) = if self.reading.refusals.len() < MOST_REFUSALS {
+            (kind, name, field, reason)
+        } else {
+            (None, None, "", Reason::Syntax(MORE.to_owned()))
+        };
         self.reading.refusals.push(Refusal {
             origin: Origin::File {
                 path: Arc::clone(&self.path),
@@ -345,8 +369,8 @@ fn labels(tree: &Located) -> Result<Labels, Vec<crate::refusal::FieldError>> {
 fn options() -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
-            max_events: 200_000,
-            max_nodes: 100_000,
+            max_events: 50_000,
+            max_nodes: 20_000,
             max_depth: 32,
             max_aliases: 100,
             max_anchors: 100,
@@ -374,13 +398,16 @@ fn syntax(error: &serde_yaml::Error) -> Reason {
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => {
-            "the document is nested or aliased beyond what any configuration needs: simplify it"
-                .to_owned()
-        }
+        | Error::AliasReplayStackDepthExceeded { .. } => SIMPLIFY.to_owned(),
         other => {
             let message = other.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
+            if ["budget breached", "recursion limit"]
+                .iter()
+                .any(|start| message.starts_with(start))
+            {
+                return Reason::Syntax(SIMPLIFY.to_owned());
+            }
             format!("the document is not YAML: {message}")
         }
     };
@@ -388,53 +415,4 @@ fn syntax(error: &serde_yaml::Error) -> Reason {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn refuses(text: &str, expected: &[&str]) {
-        let reading = read("lan.yaml", text.as_bytes());
-        let found: Vec<_> = reading.refusals.iter().map(ToString::to_string).collect();
-        assert_eq!(found, expected);
-    }
-
-    fn pool(spec: &str) -> String {
-        format!(
-            "apiVersion: foghorn.dev/v1alpha1\nkind: IPAddressPool\nmetadata:\n  name: lan\nspec:\n{spec}"
-        )
-    }
-
-    #[test]
-    fn says_the_place_and_the_remedy() {
-        refuses(
-            &pool("  addresses:\n  - 192.0.2.1\n  - 192.0.2.9-192.0.2.7\n"),
-            &[
-                "lan.yaml:8:5: IPAddressPool lan: spec.addresses[1]: 192.0.2.9-192.0.2.7 runs backwards: swap the two addresses",
-            ],
-        );
-        refuses(
-            &pool("  addresses: [192.0.2.1]\n  autoAsign: true\n"),
-            &[
-                "lan.yaml:7:3: IPAddressPool lan: spec: there is no field \"autoAsign\": did you mean \"autoAssign\"?",
-            ],
-        );
-        refuses(
-            &pool("  addresses: [192.0.2.1]\n  autoAssign: perhaps\n"),
-            &[
-                "lan.yaml:7:15: IPAddressPool lan: spec.autoAssign: invalid type: string \"perhaps\", expected a boolean",
-            ],
-        );
-        refuses(
-            &pool("  addresses: [192.0.2.1]\n  addresses: [192.0.2.2]\n"),
-            &["lan.yaml:7:3: the key \"addresses\" is written twice in this mapping: remove one"],
-        );
-        refuses(
-            &pool("  {}\n"),
-            &["lan.yaml:6:3: IPAddressPool lan: spec: addresses is missing: write it"],
-        );
-        refuses(
-            "apiVersion: v1\nkind: Service\n---\napiVersion: [",
-            &["lan.yaml:4:13: the document is not YAML: unclosed bracket '['"],
-        );
-    }
-}
+mod tests;
