@@ -197,6 +197,8 @@ impl Lab {
         for node in &mut self.nodes {
             let name = node.number.name();
             let suffix = format!("-{name}");
+            // The nodes of the lab share one file system, and with it /run.
+            let socket = format!("/run/foghorn-{name}/proxy.sock");
             if options.speakers {
                 let recipe = program("speaker", &suffix, &node.namespace)?
                     .args(["--node-name", &name])
@@ -205,12 +207,9 @@ impl Lab {
                 node.speaker = Some(Program::start(recipe, &logs)?);
             }
             let recipe = match options.proxy {
-                ServiceProxy::Foghorn => program("proxy", &suffix, &node.namespace)?.args([
-                    "--node-name",
-                    &name,
-                    "--cluster-cidr",
-                    CLUSTER_CIDR,
-                ]),
+                ServiceProxy::Foghorn => program("proxy", &suffix, &node.namespace)?
+                    .args(["--node-name", &name, "--cluster-cidr", CLUSTER_CIDR])
+                    .args(["--speaker-socket", &socket]),
                 ServiceProxy::KubeProxy => kube_proxy(binaries, &self.folder, node)?,
                 ServiceProxy::None => continue,
             };
