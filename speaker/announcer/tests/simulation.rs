@@ -78,6 +78,15 @@ fn configuration(names: &[&str], vips: usize, refused: &[&str]) -> Configuration
     }
 }
 
+/// The same with the candidates in the opposite order: the view of a node that has another snapshot.
+fn reversed(configuration: &Configuration) -> Configuration {
+    let mut reversed = configuration.clone();
+    for vip in reversed.vips.values_mut() {
+        vip.candidates.reverse();
+    }
+    reversed
+}
+
 fn settled(seed: u64, machines: usize, vips: usize) -> Segment {
     let names = &NAMES[..machines];
     let mut segment = Segment::new(seed, names, &configuration(names, vips, &[]));
@@ -148,6 +157,62 @@ fn a_dead_owner_is_replaced_within_the_promise() {
     assert!(
         gaps[50] < Duration::from_millis(200) && gaps[99] < Duration::from_millis(350),
         "{gaps:?}"
+    );
+}
+
+#[test]
+fn five_hundred_addresses_fail_over_within_the_same_promise() {
+    let names = &NAMES[..5];
+    let one = configuration(names, 1, &[]);
+    let template = one.vips.values().next().unwrap();
+    let vips = (0..500_u16).map(|number| {
+        let placement = PlacementKey::Service(ServiceKey::new("many", format!("s{number}")));
+        let contenders = names.iter().map(|&name| Contender {
+            node: name.into(),
+            preference: 0,
+            eligibility: Ok(()),
+        });
+        let vip = Vip {
+            candidates: rank(&placement, contenders),
+            placement,
+            links: Links::Named(["eth0".to_owned()].into()),
+            ..template.clone()
+        };
+        let [high, low] = number.to_be_bytes();
+        (IpAddr::from([198, 18, high, low]), vip)
+    });
+    let configuration = Configuration {
+        vips: vips.collect(),
+        ..one.clone()
+    };
+    let mut segment = Segment::new(15, names, &configuration);
+    segment.start_all();
+    segment.run(Duration::from_secs(3));
+    let owned = |segment: &Segment, number: usize| -> usize {
+        segment.machines[number]
+            .announcer
+            .as_ref()
+            .map_or(0, |announcer| announcer.owned().count())
+    };
+    let shares: Vec<_> = (0..5).map(|number| owned(&segment, number)).collect();
+    assert_eq!(shares.iter().sum::<usize>(), 500, "{shares:?}");
+    assert!(
+        shares.iter().all(|share| (60..=140).contains(share)),
+        "{shares:?}"
+    );
+    segment.kill(2);
+    let death = segment.now;
+    while (0..5).map(|number| owned(&segment, number)).sum::<usize>() < 500 {
+        assert!(
+            segment.step(death + Duration::from_millis(350)),
+            "not all are served"
+        );
+    }
+    println!("all of {} within {:?}", shares[2], segment.now.since(death));
+    segment.run(Duration::from_secs(5));
+    assert_eq!(
+        (0..5).map(|number| owned(&segment, number)).sum::<usize>(),
+        500
     );
 }
 
@@ -403,6 +468,19 @@ fn failback_is_a_planned_move_and_only_if_asked() {
 }
 
 #[test]
+fn somebody_claims_even_if_everybody_thinks_that_another_node_is_first() {
+    let names = &NAMES[..2];
+    let one_view = configuration(names, 6, &[]);
+    let mut segment = Segment::new(14, names, &one_view);
+    segment.machines[1].configuration = reversed(&one_view);
+    segment.start_all();
+    segment.run(Duration::from_secs(3));
+    for vip in (0..6).map(address) {
+        assert_eq!(segment.owners(vip).len(), 1, "{}", segment.log.join("\n"));
+    }
+}
+
+#[test]
 fn the_silence_of_a_dead_node_is_agreed_and_ends() {
     let mut segment = settled(12, 4, 1);
     segment.kill(3);
@@ -559,11 +637,15 @@ fn act(segment: &mut Segment, watch: &mut Watch, dice: &mut Dice) -> Result<(), 
             let vips = segment.machines[number].configuration.vips.len();
             let next = configuration(&names, vips, &refused);
             for machine in 0..machines {
-                if dice.chance(70) {
-                    segment.configure(machine, &next);
+                match dice.below(10) {
+                    0..5 => segment.configure(machine, &next),
+                    5..7 => segment.configure(machine, &reversed(&next)),
+                    _ => {}
                 }
             }
-            format!("and some others learn that {refused:?} have no endpoint")
+            format!(
+                "and some others learn that {refused:?} have no endpoint, some in another order"
+            )
         }
     };
     segment.note(format!("{name} {fault}"));

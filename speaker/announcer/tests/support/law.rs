@@ -69,7 +69,14 @@ impl Watch {
         }
         self.no_move_without_a_cause(segment)?;
         for machine in &segment.machines {
-            let (_, heartbeats, frames) = machine.sent;
+            let (second, heartbeats, frames) = machine.sent;
+            let rest = self.last_fault + self.bounds.calm + Duration::from_secs(1);
+            if !self.lossy && Duration::from_secs(second) > rest.since_start() && heartbeats > 21 {
+                return Err(format!(
+                    "{} sent {heartbeats} heartbeats in a second of rest",
+                    machine.name
+                ));
+            }
             if heartbeats > 200 || frames > 400 {
                 return Err(format!(
                     "{} sent {heartbeats} heartbeats and {frames} frames in a second",
