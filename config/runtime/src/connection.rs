@@ -28,9 +28,10 @@ impl Connection {
 
     /// A request for `what` failed; logs it unless that is known.
     pub(crate) fn failed(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
-        let trouble = match status_code(error) {
-            Some(_) => Trouble::Refused(Chain(error).to_string()),
-            None => Trouble::Away,
+        let trouble = if is_away(status_code(error)) {
+            Trouble::Away
+        } else {
+            Trouble::Refused(Chain(error).to_string())
         };
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let known_away = troubles.values().any(|known| *known == Trouble::Away);
@@ -62,6 +63,11 @@ impl Connection {
             Trouble::Refused(_) => tracing::info!(what, "API server lets it be watched again"),
         }
     }
+}
+
+/// Whether an answer with this status, or none, means that the API server cannot serve anybody now.
+pub(crate) fn is_away(code: Option<u16>) -> bool {
+    code.is_none_or(|code| code >= 500 || code == 429)
 }
 
 /// The HTTP status that the API server answered with, if it answered.

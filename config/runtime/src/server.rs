@@ -166,3 +166,78 @@ pub async fn serve(
         () = stop.cancelled() => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// The status and the body that a server of these routes answers with.
+    async fn ask(router: &Router, path: &str) -> (u16, String) {
+        let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, router.clone(), stop.clone()));
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        stop.cancel();
+        server.await.unwrap().unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split("\r\n\r\n").nth(1).unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn health_says_what_is_not_well() {
+        let (synced, alive) = (Flag::default(), Flag::default());
+        alive.raise();
+        let well = alive.clone();
+        let router = Health::default()
+            .live("loop", move || {
+                well.is_raised()
+                    .then_some(())
+                    .ok_or("stands still".to_owned())
+            })
+            .ready_when("synced", &synced)
+            .router();
+        let answers = async |expected: [(&str, u16, &str); 3]| {
+            for (path, status, body) in expected {
+                assert_eq!(
+                    ask(&router, path).await,
+                    (status, body.to_owned()),
+                    "{path}"
+                );
+            }
+        };
+        answers([
+            ("/livez", 200, "loop: ok\n"),
+            ("/healthz", 200, "loop: ok\n"),
+            ("/readyz", 503, "loop: ok\nsynced: not yet\n"),
+        ])
+        .await;
+        synced.raise();
+        alive.lower();
+        answers([
+            ("/livez", 503, "loop: stands still\n"),
+            ("/healthz", 503, "loop: stands still\n"),
+            ("/readyz", 503, "loop: stands still\nsynced: ok\n"),
+        ])
+        .await;
+    }
+
+    #[tokio::test]
+    async fn metrics_are_in_the_format_of_prometheus() {
+        let mut registry = Registry::default();
+        let counter: Counter = Counter::default();
+        registry.register("foghorn_assignments", "Addresses assigned", counter.clone());
+        counter.inc();
+        let (status, body) = ask(&metrics_router(registry), "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("foghorn_assignments_total 1\n"), "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
+    }
+}

@@ -192,3 +192,80 @@ impl Rank {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    type Story = Arc<Mutex<Vec<&'static str>>>;
+
+    /// A signal reaches every supervisor of the process: one test at a time.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    /// A supervisor with a task and a server that say when they end.
+    fn supervisor(story: &Story) -> Supervisor {
+        let mut supervisor = Supervisor::new().unwrap();
+        let (stopping, closing) = (supervisor.stopping(), supervisor.closing());
+        let (one, two) = (Arc::clone(story), Arc::clone(story));
+        supervisor.spawn("task", async move {
+            stopping.cancelled().await;
+            tokio::task::yield_now().await;
+            one.lock().unwrap().push("task ended");
+            Ok(())
+        });
+        supervisor.spawn_server("server", async move {
+            closing.cancelled().await;
+            two.lock().unwrap().push("server ended");
+            Ok(())
+        });
+        supervisor
+    }
+
+    async fn ends_in_order_with(code: ExitCode, story: Story, supervisor: Supervisor) {
+        let found = supervisor.run().await;
+        assert_eq!(format!("{found:?}"), format!("{code:?}"));
+        assert_eq!(*story.lock().unwrap(), ["task ended", "server ended"]);
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_ends_everything_in_order() {
+        let _alone = ALONE.lock().await;
+        let story = Story::default();
+        let mut supervisor = supervisor(&story);
+        supervisor.spawn("loop", async { anyhow::bail!("no socket") });
+        ends_in_order_with(ExitCode::FAILURE, story, supervisor).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure() {
+        let _alone = ALONE.lock().await;
+        let story = Story::default();
+        let mut supervisor = supervisor(&story);
+        supervisor.spawn_server("metrics", async { panic!("planted") });
+        ends_in_order_with(ExitCode::FAILURE, story, supervisor).await;
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_unasked_is_a_failure() {
+        let _alone = ALONE.lock().await;
+        let story = Story::default();
+        let mut supervisor = supervisor(&story);
+        supervisor.spawn("loop", async { Ok(()) });
+        ends_in_order_with(ExitCode::FAILURE, story, supervisor).await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_no_failure() {
+        let _alone = ALONE.lock().await;
+        let story = Story::default();
+        let supervisor = supervisor(&story);
+        let process = std::process::id().to_string();
+        let status = std::process::Command::new("kill")
+            .args(["-TERM", &process])
+            .status();
+        assert!(status.unwrap().success());
+        ends_in_order_with(ExitCode::SUCCESS, story, supervisor).await;
+    }
+}

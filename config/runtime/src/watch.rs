@@ -8,6 +8,7 @@ use std::time::Duration;
 use config::catalogue::{Slot, Writer};
 use config::declaration::{Group, Object, read};
 use config::endpoint::{EndpointSlice, HEADLESS_LABEL};
+use config::metallb;
 use config::node::Node;
 use config::pool::Origin;
 use config::refusal::{Kind, Refusal};
@@ -26,7 +27,7 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 
 use crate::backoff::Backoff;
-use crate::connection::{Connection, status_code};
+use crate::connection::{Connection, is_away, status_code};
 use crate::source::Delivery;
 
 /// What a program wants to know of the cluster.
@@ -169,6 +170,7 @@ impl Starter<'_> {
             deliveries: self.deliveries.clone(),
             streaming: Arc::clone(&self.streaming),
             read,
+            is_optional: name.ends_with(metallb::GROUP),
             known: HashMap::new(),
             listed: HashMap::new(),
             synced: false,
@@ -187,6 +189,8 @@ struct Watch<K> {
     /// Whether the API server streams lists (KEP-3157); asked once for all watches.
     streaming: Arc<OnceCell<bool>>,
     read: fn(K) -> Reading,
+    /// Whether it may be forbidden.
+    is_optional: bool,
     /// For each object by namespace and name, the delivery that takes it back.
     known: HashMap<(Option<String>, String), Delivery>,
     /// The part of them that the list in progress has named.
@@ -284,17 +288,19 @@ where
                 }
                 Some(Err(error)) => match status_code(&error) {
                     Some(404) => return Ok(Ended::Absent),
+                    // Whoever has no use for MetalLB need not grant it.
+                    Some(403) if self.is_optional => return Ok(Ended::Absent),
                     // The feature gate is off: the parameter is forbidden.
                     Some(400 | 422) if streaming => return Ok(Ended::NotStreaming),
                     // Too old to go on from: a new list follows.
                     Some(410) => {}
-                    Some(_) => {
+                    code => {
                         self.connection.failed(self.name, &error);
-                        tokio::time::sleep(backoff.next_delay()).await;
-                    }
-                    None => {
-                        self.connection.failed(self.name, &error);
-                        self.await_answer(&mut backoff).await;
+                        if is_away(code) {
+                            self.await_answer(&mut backoff).await;
+                        } else {
+                            tokio::time::sleep(backoff.next_delay()).await;
+                        }
                     }
                 },
             }
