@@ -12,6 +12,7 @@ use e2e::manifest::{self, TCP_PORT};
 use e2e::observer;
 use e2e::questions::at;
 use e2e::topology::CLIENT_IPV4;
+use e2e::wait;
 
 use crate::show::{print, run, say};
 
@@ -63,6 +64,22 @@ pub(crate) fn run_demo(lab: &mut Lab) -> Result<()> {
     fetch(lab, server, "/hostname", Question::Hostname)?;
     fetch(lab, server, "/clientip", Question::ClientAddress)?;
 
+    say(
+        "The Pod saw the node's address. With externalTrafficPolicy: Local it sees the client's own.",
+    );
+    kubectl(
+        lab,
+        &[
+            "patch",
+            "svc",
+            "web",
+            "-p",
+            r#"{"spec":{"externalTrafficPolicy":"Local"}}"#,
+        ],
+    )?;
+    wait_until_client_is_seen(lab, server)?;
+    fetch(lab, server, "/clientip", Question::ClientAddress)?;
+
     say(&format!(
         "{announcer} dies: its cable is pulled, while the client asks each 5 ms."
     ));
@@ -82,10 +99,32 @@ pub(crate) fn run_demo(lab: &mut Lab) -> Result<()> {
 }
 
 fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let typed: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
     run(
-        &format!("kubectl {}", arguments.join(" ")),
+        &format!("kubectl {}", typed.join(" ")),
         lab.kubectl.command().args(arguments),
     )
+}
+
+/// A word as one types it into a shell.
+fn quoted(word: &str) -> String {
+    if word.contains(['{', '"', ' ']) {
+        format!("'{word}'")
+    } else {
+        word.to_owned()
+    }
+}
+
+/// Waits until the proxies have heard of the change.
+fn wait_until_client_is_seen(lab: &Lab, server: SocketAddr) -> Result<()> {
+    let target = Target {
+        address: server,
+        protocol: Protocol::Tcp,
+    };
+    wait::until("the client's own address at the Pod", PATIENCE, || {
+        let seen = target.ask_from(&lab.client, Question::ClientAddress, Duration::from_secs(2))?;
+        Ok(seen.starts_with(&CLIENT_IPV4.to_string()).then_some(()))
+    })
 }
 
 /// `kubectl foghorn`, as kubectl finds it: on the path.
