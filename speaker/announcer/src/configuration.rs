@@ -150,7 +150,7 @@ impl Default for Timing {
             fresh_probes: 3,
             fence_retry: Duration::from_secs(1),
             witness_patience: Duration::from_secs(2),
-            quarantine: Duration::from_secs(5),
+            quarantine: Duration::from_secs(1),
             quarantine_longest: Duration::from_secs(60),
             defend_interval: Duration::from_secs(10),
             hand_over_longest: Duration::from_secs(1),

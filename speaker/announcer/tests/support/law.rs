@@ -121,6 +121,9 @@ impl Watch {
                 || owned
                 || !side.iter().any(able)
                 || segment.stranger.contains(&vip)
+                || side
+                    .iter()
+                    .any(|&number| segment.suspects_a_stranger(number, vip))
             {
                 self.unserved_since.remove(&key);
                 continue;

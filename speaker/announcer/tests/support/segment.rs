@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use speaker_announcer::{
     Announcer, Configuration, Event, Fitness, Identity, Ineligible, Key, Keyring, Link, LinkIndex,
-    MacAddr, Payload, Time, Timing,
+    MacAddr, Payload, Standing, Time, Timing,
 };
 
 use super::random::Dice;
@@ -203,6 +203,15 @@ impl Segment {
             && self.machines[b].is_up()
             && !self.cuts.contains_key(&(a, b))
             && !self.cuts.contains_key(&(b, a))
+    }
+
+    /// Whether a machine that runs keeps the address in quarantine: it met a peer whose heartbeats it never heard.
+    pub fn suspects_a_stranger(&self, number: usize, vip: IpAddr) -> bool {
+        self.machines[number]
+            .announcer
+            .as_ref()
+            .and_then(|announcer| announcer.standing(vip))
+            .is_some_and(|standing| matches!(standing.own, Standing::Quarantined { .. }))
     }
 
     /// Whether frames of `a` get to `b`, if both are up.
