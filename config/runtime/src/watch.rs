@@ -49,6 +49,8 @@ pub struct Interest {
     pub service_cidrs: bool,
 }
 
+/// Services are listed from the newest state: what they hold is adopted before anybody is served.
+const SERVICES: &str = "services";
 /// How long one watch request lasts before it is renewed, in seconds; a connection that died in silence is noticed by
 /// then. Each watch takes a moment at random within the range, so that they do not all come back together.
 const WATCH_SECONDS: std::ops::Range<u32> = 90..150;
@@ -74,11 +76,7 @@ pub(crate) fn start(
         names: Vec::new(),
     };
     if interest.services {
-        starter.watch(
-            "services",
-            Api::<core::Service>::all(client.clone()),
-            service,
-        );
+        starter.watch(SERVICES, Api::<core::Service>::all(client.clone()), service);
     }
     if interest.endpoint_slices {
         let api = Api::<discovery::EndpointSlice>::all(client.clone());
@@ -171,6 +169,7 @@ impl Starter<'_> {
             streaming: Arc::clone(&self.streaming),
             read,
             is_optional: name.ends_with(metallb::GROUP),
+            may_stream: name != SERVICES,
             known: HashMap::new(),
             listed: HashMap::new(),
             synced: false,
@@ -191,6 +190,8 @@ struct Watch<K> {
     read: fn(K) -> Reading,
     /// Whether it may be forbidden.
     is_optional: bool,
+    /// Whether a list that is a little old will do: streamed ones come from a cache.
+    may_stream: bool,
     /// For each object by namespace and name, the delivery that takes it back.
     known: HashMap<(Option<String>, String), Delivery>,
     /// The part of them that the list in progress has named.
@@ -214,7 +215,7 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     async fn run(mut self, api: Api<K>) {
-        let mut streaming = self.learn_streaming().await;
+        let mut streaming = self.learn_streaming().await && self.may_stream;
         let mut absent = Backoff::new(ABSENT_RETRY.0, ABSENT_RETRY.1);
         loop {
             match self.follow(&api, streaming).await {

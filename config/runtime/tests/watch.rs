@@ -29,6 +29,8 @@ struct Api(Arc<Mutex<Held>>);
 struct Held {
     minor: &'static str,
     streams: bool,
+    /// Whether a list was streamed.
+    streamed: bool,
     version: u64,
     objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
     watches: BTreeMap<String, Vec<mpsc::UnboundedSender<Value>>>,
@@ -146,6 +148,7 @@ async fn answer(State(api): State<Api>, uri: Uri) -> Response {
     }
     let (sender, events) = mpsc::unbounded_channel();
     if initial {
+        held.streamed = true;
         for object in items {
             sender
                 .send(json!({"type": "ADDED", "object": object}))
@@ -199,6 +202,8 @@ fn pool(name: &str, address: &str) -> Value {
         "spec": {"addresses": [address]}})
 }
 
+const NODES: &str = "v1/nodes";
+const METALLB_POOLS: &str = "metallb.io/v1beta1/ipaddresspools";
 const SERVICES: &str = "v1/services";
 const SLICES: &str = "discovery.k8s.io/v1/endpointslices";
 const POOLS: &str = "foghorn.dev/v1alpha1/ipaddresspools";
@@ -240,18 +245,13 @@ async fn what_vanished_while_the_watch_was_away_is_taken_back() {
         services: true,
         ..Interest::default()
     };
-    for (minor, streams) in [("33", false), ("37+", true), ("37", false)] {
+    for minor in ["33", "37"] {
         let (api, client) = Api::serve(minor, &[SERVICES]).await;
-        api.0.lock().unwrap().streams = streams;
         api.put(SERVICES, service("stays"));
         api.put(SERVICES, service("goes"));
         let mut source = Source::start(Some(client), &[], services_only);
         let update = synced(&mut source).await;
-        assert_eq!(
-            touched(&update),
-            ["shop/goes", "shop/stays"],
-            "{minor} {streams}"
-        );
+        assert_eq!(touched(&update), ["shop/goes", "shop/stays"], "{minor}");
 
         api.lose(SERVICES, "goes");
         api.expire();
@@ -263,6 +263,58 @@ async fn what_vanished_while_the_watch_was_away_is_taken_back() {
         let update = next(&mut source).await;
         assert_eq!(touched(&update), ["shop/comes"]);
     }
+}
+
+#[tokio::test]
+async fn nodes_are_streamed_where_that_works() {
+    let nodes_only = Interest {
+        nodes: true,
+        ..Interest::default()
+    };
+    for (minor, streams) in [("33", false), ("37+", true), ("37", false)] {
+        let (api, client) = Api::serve(minor, &[NODES]).await;
+        api.0.lock().unwrap().streams = streams;
+        for name in ["stays", "goes"] {
+            api.put(
+                NODES,
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}),
+            );
+        }
+        let mut source = Source::start(Some(client), &[], nodes_only);
+        let update = synced(&mut source).await;
+        assert_eq!(update.dirty.nodes.len(), 2, "{minor} {streams}");
+        assert_eq!(api.0.lock().unwrap().streamed, streams, "{minor} {streams}");
+        api.lose(NODES, "goes");
+        api.expire();
+        let update = next(&mut source).await;
+        assert_eq!(update.dirty.nodes, ["goes".into()].into());
+    }
+}
+
+#[tokio::test]
+async fn metallb_is_read_where_it_is_and_gives_way_to_ours() {
+    let (api, client) = Api::serve("33", &[POOLS, METALLB_POOLS]).await;
+    let mut theirs = pool("lan", "192.0.2.9/24");
+    theirs["metadata"]["namespace"] = json!("metallb-system");
+    api.put(METALLB_POOLS, theirs);
+    let interest = Interest {
+        pools: true,
+        ..Interest::default()
+    };
+    let mut source = Source::start(Some(client), &[], interest);
+    synced(&mut source).await;
+    let shown = |source: &Source| {
+        let pool = &source.snapshot().pools()[&"lan".into()];
+        format!("{} from {}", pool.ranges[0], pool.origin)
+    };
+    assert_eq!(
+        shown(&source),
+        "192.0.2.0-192.0.2.255 from metallb.io in the namespace metallb-system"
+    );
+    api.put(POOLS, pool("lan", "192.0.2.1"));
+    let update = next(&mut source).await;
+    assert_eq!(shown(&source), "192.0.2.1 from the cluster");
+    assert_eq!(update.refused.len(), 1);
 }
 
 #[tokio::test]
