@@ -1,0 +1,36 @@
+//! What the addresses of all Services depend on beside the Services.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use config::name::{NodeName, PoolName};
+use config::pool::Pool;
+use config::selector::Labels;
+use config::snapshot::Snapshot;
+
+/// Pools, namespaces and the addresses of the nodes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Context {
+    /// Pools, by name.
+    pub pools: BTreeMap<PoolName, Arc<Pool>>,
+    /// Labels of the namespaces, by name.
+    pub namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
+    /// The nodes' own addresses, which no Service gets.
+    pub nodes: BTreeMap<IpAddr, NodeName>,
+}
+
+impl Context {
+    /// The context that a snapshot gives.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let nodes = snapshot.nodes().iter().rev().flat_map(|(name, node)| {
+            let addresses = node.internal_ips.iter().chain(&node.external_ips);
+            addresses.map(|&address| (address, name.clone()))
+        });
+        Self {
+            pools: snapshot.pools().clone(),
+            namespaces: snapshot.namespaces().clone(),
+            nodes: nodes.collect(),
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! What a Service lacks, and where it can be had.
+
+use std::net::IpAddr;
+
+use config::address::IpFamily;
+use config::name::PoolName;
+use config::pool::OnInUse;
+use config::service::FamilyPolicy;
+
+use crate::admission::{automatic_obstacle, request_obstacle, reserves, selection_obstacle};
+use crate::claim::Claim;
+use crate::context::Context;
+use crate::decision::{Decision, Granted};
+use crate::ledger::Ledger;
+use crate::pools::{PoolEntry, Pools};
+use crate::rejection::{Asked, Obstacle, Refusal, Rejection};
+
+/// One Service before all that is given and can be had.
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) pools: &'a Pools,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) claim: &'a Claim,
+    /// What the Service has.
+    pub(crate) holdings: &'a [IpAddr],
+}
+
+/// What a Service is to get, and what it cannot have.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// All addresses of a family, in place of those it has of that family.
+    pub(crate) changes: Vec<(IpFamily, Vec<IpAddr>)>,
+    pub(crate) refusals: Vec<Refusal>,
+}
+
+/// What a Service lacks in one family.
+struct Need {
+    family: IpFamily,
+    wish: Wish,
+}
+
+enum Wish {
+    /// Exactly these.
+    These(Vec<IpAddr>),
+    /// The one that is reserved for it.
+    Reserved(IpAddr),
+    /// Any, from the requested pool if there is one.
+    Any,
+    /// Any, in place of this one.
+    InPlaceOf(IpAddr),
+}
+
+impl<'a> Search<'a> {
+    /// What the Service is to get, and what it cannot have.
+    pub(crate) fn plan(&self) -> Plan {
+        if self.claim.deleting {
+            return Plan::default();
+        }
+        let unclear = self.unclear();
+        if !unclear.is_empty() {
+            return Plan {
+                changes: Vec::new(),
+                refusals: unclear,
+            };
+        }
+        let families = self.claim.families.iter();
+        let needs: Vec<Need> = families.filter_map(|&family| self.need(family)).collect();
+        let mut plan = self.satisfy(&needs);
+        let all_or_nothing = self.claim.policy == FamilyPolicy::RequireDualStack;
+        if all_or_nothing && self.holdings.is_empty() && !plan.refusals.is_empty() {
+            plan.changes.clear();
+            let refusals = plan.refusals.iter_mut();
+            refusals.for_each(|refusal| refusal.obstacles.push(Obstacle::OtherFamilyMissing));
+        }
+        plan
+    }
+
+    /// What in the Service makes it unclear what it wants: it gets nothing new, for it would be something else.
+    fn unclear(&self) -> Vec<Refusal> {
+        let claim = self.claim;
+        let mut refusals = Vec::new();
+        let complaints = claim.requests.complaints.iter().cloned();
+        let complaints: Vec<_> = complaints.map(Obstacle::Request).collect();
+        if !complaints.is_empty() {
+            refusals.push(Refusal {
+                asked: Asked::Unreadable,
+                obstacles: complaints,
+            });
+        }
+        if claim.families.is_empty() {
+            refusals.push(Refusal {
+                asked: Asked::Unreadable,
+                obstacles: vec![Obstacle::NoFamilies],
+            });
+            return refusals;
+        }
+        let requested = claim.requests.addresses.iter().copied();
+        let wrong = requested.filter(|&found| !claim.families.contains(&IpFamily::of(found)));
+        refusals.extend(wrong.map(|address| Refusal {
+            asked: Asked::Address(address),
+            obstacles: vec![Obstacle::WrongFamily { address }],
+        }));
+        refusals
+    }
+
+    fn need(&self, family: IpFamily) -> Option<Need> {
+        let held: Vec<IpAddr> = self.held(family).collect();
+        let requested: Vec<IpAddr> = self.claim.requested(family).collect();
+        let wish = if !requested.is_empty() {
+            let satisfied = held.len() == requested.len()
+                && requested.iter().all(|address| held.contains(address));
+            (!satisfied).then_some(Wish::These(requested))
+        } else if held.is_empty() {
+            Some(self.reserved(family).map_or(Wish::Any, Wish::Reserved))
+        } else if let Some(name) = &self.claim.requests.pool {
+            let pool = self.pools.get(name);
+            let inside = |&address: &IpAddr| pool.is_some_and(|pool| pool.contains(address));
+            (!held.iter().any(inside)).then_some(Wish::Any)
+        } else {
+            let strays = held.into_iter().find(|&address| self.must_move(address));
+            strays.map(Wish::InPlaceOf)
+        };
+        wish.map(|wish| Need { family, wish })
+    }
+
+    fn held(&self, family: IpFamily) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let held = self.holdings.iter().copied();
+        held.filter(move |&address| IpFamily::of(address) == family)
+    }
+
+    /// The first address of the family that a pool reserves for the Service.
+    fn reserved(&self, family: IpFamily) -> Option<IpAddr> {
+        let wanted = self.claim.requests.pool.as_ref();
+        let pools = self.pools.iter();
+        let mut pools = pools.filter(|entry| wanted.is_none_or(|wanted| wanted == entry.name()));
+        pools.find_map(|entry| {
+            let mut reservations = entry.pool.reservations.iter();
+            let mine = reservations.find(|reservation| {
+                reservation.service == self.claim.service
+                    && IpFamily::of(reservation.address) == family
+            });
+            mine.map(|reservation| reservation.address)
+        })
+    }
+
+    fn satisfy(&self, needs: &[Need]) -> Plan {
+        let mut plan = Plan::default();
+        for need in needs {
+            let (addresses, asked): (&[IpAddr], fn(IpAddr) -> Asked) = match &need.wish {
+                Wish::These(addresses) => (addresses, Asked::Address),
+                Wish::Reserved(address) => (std::slice::from_ref(address), Asked::Reserved),
+                Wish::Any | Wish::InPlaceOf(_) => continue,
+            };
+            let refusals = addresses.iter().filter_map(|&address| {
+                let obstacles = self.obstacles_to(address);
+                let asked = asked(address);
+                (!obstacles.is_empty()).then_some(Refusal { asked, obstacles })
+            });
+            let before = plan.refusals.len();
+            plan.refusals.extend(refusals);
+            if plan.refusals.len() == before {
+                plan.changes.push((need.family, addresses.to_vec()));
+            }
+        }
+        let others = needs
+            .iter()
+            .filter(|need| matches!(need.wish, Wish::Any | Wish::InPlaceOf(_)));
+        self.satisfy_any(&others.collect::<Vec<_>>(), &mut plan);
+        plan
+    }
+
+    /// Any address will do: from one pool for both families if there is such a pool.
+    fn satisfy_any(&self, needs: &[&Need], plan: &mut Plan) {
+        let chosen = plan.changes.iter().flat_map(|(_, addresses)| addresses);
+        let near: Vec<IpAddr> = self.holdings.iter().chain(chosen).copied().collect();
+        let candidates = self.candidates(&near);
+        if let [one, other] = needs
+            && let Some((first, second)) = candidates.iter().find_map(|entry| {
+                Some((
+                    self.pick(entry, one.family)?,
+                    self.pick(entry, other.family)?,
+                ))
+            })
+        {
+            plan.changes.push(self.change(one, first));
+            plan.changes.push(self.change(other, second));
+            return;
+        }
+        for need in needs {
+            let picked = candidates
+                .iter()
+                .find_map(|entry| self.pick(entry, need.family));
+            match picked {
+                Some(address) => plan.changes.push(self.change(need, address)),
+                None => plan.refusals.push(self.refusal(need)),
+            }
+        }
+    }
+
+    fn change(&self, need: &Need, address: IpAddr) -> (IpFamily, Vec<IpAddr>) {
+        let addresses = match need.wish {
+            Wish::InPlaceOf(old) => {
+                let held = self.held(need.family);
+                held.map(|held| if held == old { address } else { held })
+                    .collect()
+            }
+            _ => vec![address],
+        };
+        (need.family, addresses)
+    }
+
+    /// The pools that may give the Service any address, those that have one of `near` first.
+    fn candidates(&self, near: &[IpAddr]) -> Vec<&'a PoolEntry> {
+        let mut candidates: Vec<&PoolEntry> = match &self.claim.requests.pool {
+            Some(name) => {
+                let pool = self.pools.get(name).into_iter();
+                let admits = |entry: &&PoolEntry| self.request_obstacle(entry).is_none();
+                pool.filter(admits).collect()
+            }
+            None => {
+                let admits = |entry: &&PoolEntry| self.automatic_obstacle(entry).is_none();
+                self.pools.iter().filter(admits).collect()
+            }
+        };
+        candidates.sort_by_key(|entry| !near.iter().any(|&address| entry.contains(address)));
+        candidates
+    }
+
+    /// The address that a pool gives: one that the Service may share, or the first free one.
+    fn pick(&self, entry: &PoolEntry, family: IpFamily) -> Option<IpAddr> {
+        let key = self.claim.terms.key.as_deref();
+        let shared = key.and_then(|key| {
+            let ranges = entry.ranges(family);
+            let mut shared = ranges.flat_map(|range| self.ledger.shared_in(key, range));
+            shared.find(|&address| {
+                !self.holdings.contains(&address)
+                    && entry.may_give(address)
+                    && self.obstacle_of_address(address).is_none()
+                    && self.conflict(address).is_none()
+            })
+        });
+        shared.or_else(|| self.pools.first_free(entry, family))
+    }
+
+    /// Why no pool gives an address of the family, pool by pool.
+    fn refusal(&self, need: &Need) -> Refusal {
+        let family = need.family;
+        let wanted = self.claim.requests.pool.as_ref();
+        let full = |entry: &PoolEntry| self.full(entry, family);
+        let obstacles: Vec<Obstacle> = match wanted {
+            Some(name) => match self.pools.get(name) {
+                None => vec![Obstacle::UnknownPool { pool: name.clone() }],
+                Some(entry) => {
+                    let obstacle = self.request_obstacle(entry);
+                    vec![obstacle.unwrap_or_else(|| full(entry))]
+                }
+            },
+            None => {
+                let entries = self.pools.iter();
+                let obstacle = |entry| {
+                    self.automatic_obstacle(entry)
+                        .unwrap_or_else(|| full(entry))
+                };
+                entries.map(obstacle).collect()
+            }
+        };
+        Refusal {
+            asked: match need.wish {
+                Wish::InPlaceOf(address) => Asked::Another(address),
+                _ => Asked::Any(family, wanted.cloned()),
+            },
+            obstacles: if obstacles.is_empty() {
+                vec![Obstacle::NoPools]
+            } else {
+                obstacles
+            },
+        }
+    }
+
+    fn full(&self, entry: &PoolEntry, family: IpFamily) -> Obstacle {
+        let pool = entry.name().clone();
+        if !entry.pool.has_family(family) {
+            return Obstacle::NoFamily { pool, family };
+        }
+        let usage = self.pools.family_usage(entry, family, self.ledger);
+        Obstacle::Full {
+            pool,
+            family,
+            in_use: usage.total - usage.available - usage.set_aside,
+            total: usage.total,
+            set_aside: usage.set_aside,
+        }
+    }
+
+    /// Everything that stands between the Service and this very address.
+    fn obstacles_to(&self, address: IpAddr) -> Vec<Obstacle> {
+        if self.holdings.contains(&address) {
+            return Vec::new();
+        }
+        let mut obstacles: Vec<Obstacle> = Vec::new();
+        obstacles.extend(self.pool_obstacles_to(address));
+        obstacles.extend(self.obstacle_of_address(address));
+        obstacles.extend(self.conflict(address));
+        obstacles
+    }
+
+    /// What the pools have against giving this address; nothing if one of them would.
+    fn pool_obstacles_to(&self, address: IpAddr) -> Vec<Obstacle> {
+        let mut containing = self.pools.containing(address).peekable();
+        if containing.peek().is_none() {
+            return vec![Obstacle::OutsidePools { address }];
+        }
+        let containing: Vec<&PoolEntry> = match &self.claim.requests.pool {
+            None => containing.collect(),
+            Some(name) => {
+                let Some(pool) = self.pools.get(name) else {
+                    return vec![Obstacle::UnknownPool { pool: name.clone() }];
+                };
+                if !pool.contains(address) {
+                    let pool = name.clone();
+                    return vec![Obstacle::OutsidePool { address, pool }];
+                }
+                vec![pool]
+            }
+        };
+        let against = |entry: &&PoolEntry| {
+            if reserves(entry, address, &self.claim.service) && !entry.pool.disabled {
+                return None;
+            }
+            self.request_obstacle(entry)
+        };
+        let obstacles: Vec<Obstacle> = containing.iter().filter_map(against).collect();
+        if obstacles.len() < containing.len() {
+            Vec::new()
+        } else {
+            obstacles
+        }
+    }
+
+    /// Why an address is not for this Service, whatever the pools say: it is a node's, or reserved.
+    fn obstacle_of_address(&self, address: IpAddr) -> Option<Obstacle> {
+        let node = self.pools.node(address).map(|node| Obstacle::NodeAddress {
+            address,
+            node: node.clone(),
+        });
+        node.or_else(|| {
+            let service = &self.claim.service;
+            let (pool, service) = self.pools.reserved_for_other(address, service)?;
+            Some(Obstacle::Reserved {
+                address,
+                pool: pool.clone(),
+                service: service.clone(),
+            })
+        })
+    }
+
+    fn conflict(&self, address: IpAddr) -> Option<Obstacle> {
+        let claim = self.claim;
+        self.ledger.conflict(address, &claim.service, &claim.terms)
+    }
+
+    fn request_obstacle(&self, entry: &PoolEntry) -> Option<Obstacle> {
+        request_obstacle(entry, self.claim, self.context)
+    }
+
+    fn automatic_obstacle(&self, entry: &PoolEntry) -> Option<Obstacle> {
+        automatic_obstacle(entry, self.claim, self.context)
+    }
+
+    /// What the Service has, address by address, and what it lacks.
+    pub(crate) fn decision(&self, rejection: Option<Rejection>) -> Decision {
+        let granted = self.holdings.iter().map(|&address| Granted {
+            address,
+            pool: self.pool_of(address),
+            although: self.although(address),
+        });
+        Decision {
+            granted: granted.collect(),
+            rejection,
+        }
+    }
+
+    /// Why the Service would not get an address today that it has; none if it would.
+    fn although(&self, address: IpAddr) -> Option<Obstacle> {
+        let mut containing = self.pools.containing(address).peekable();
+        if containing.peek().is_none() {
+            return Some(Obstacle::OutsidePools { address });
+        }
+        if let Some(obstacle) = self.obstacle_of_address(address) {
+            return Some(obstacle);
+        }
+        let mut first = None;
+        for entry in containing {
+            match self.selection_obstacle(entry, address) {
+                None => return None,
+                Some(obstacle) => first = first.or(Some(obstacle)),
+            }
+        }
+        first
+    }
+
+    /// The pool that an address of the Service counts for: the requested one, one that serves it, one that has it.
+    fn pool_of(&self, address: IpAddr) -> Option<PoolName> {
+        let wanted = self.claim.requests.pool.as_ref();
+        let best = self.pools.containing(address).min_by_key(|entry| {
+            let is_wanted = Some(entry.name()) == wanted;
+            (
+                !is_wanted,
+                self.selection_obstacle(entry, address).is_some(),
+            )
+        });
+        best.map(|entry| entry.name().clone())
+    }
+
+    fn selection_obstacle(&self, entry: &PoolEntry, address: IpAddr) -> Option<Obstacle> {
+        if reserves(entry, address, &self.claim.service) {
+            return None;
+        }
+        selection_obstacle(entry, self.claim, self.context)
+    }
+
+    /// Whether the pools want a held address replaced (`onInUse: Reassign`).
+    ///
+    /// The pools that have the address decide; where none has it any more, those that could replace it. All must
+    /// agree: in doubt an address stays.
+    fn must_move(&self, address: IpAddr) -> bool {
+        let reassign = |entry: &&PoolEntry| entry.pool.on_in_use == OnInUse::Reassign;
+        match self.although(address) {
+            None | Some(Obstacle::NodeAddress { .. }) => false,
+            Some(Obstacle::OutsidePools { .. }) => {
+                let candidates = self.candidates(&[]);
+                !candidates.is_empty() && candidates.iter().all(reassign)
+            }
+            Some(_) => self.pools.containing(address).all(|entry| reassign(&entry)),
+        }
+    }
+}
