@@ -417,6 +417,48 @@ fn last_sent(announcer: &mut Announcer) -> Option<Heartbeat> {
         .last()
 }
 
+/// Who was away itself declares nobody silent, and is itself silent until it has heard who took its VIPs.
+#[test]
+fn a_machine_that_was_stopped_blames_nobody_and_holds_its_answers() {
+    let (mut announcer, mut now) = owner();
+    now += Duration::from_millis(50);
+    announcer.handle_timeout(now);
+    let mut peer = heartbeat("b", 1, 1);
+    peer.echoes = vec![Echo {
+        node: NodeId::of(&"a".into()),
+        sequence: u32::try_from(last_sent(&mut announcer).unwrap().sequence & 0xffff_ffff).unwrap(),
+        heard: true,
+    }];
+    assert_eq!(
+        announcer.handle_heartbeat(LINK, &peer.seal(&keys()), now),
+        Ok(())
+    );
+    events(&mut announcer);
+    drain(&mut announcer);
+    now += Duration::from_secs(1);
+    let question = Frame {
+        source: CLIENT,
+        destination: MacAddr::broadcast(),
+        body: request(Ipv4Addr::new(192, 0, 2, 9), VIP4),
+    };
+    announcer.handle_frame(LINK, &question.emit(), now).unwrap();
+    assert_eq!(drain(&mut announcer), [], "it may have lost the address");
+    let told: Vec<_> = events(&mut announcer).iter().map(Event::reason).collect();
+    assert_eq!(told, ["SpeakerStalled"]);
+    now += Duration::from_millis(149);
+    run(&mut announcer, now);
+    assert_eq!(events(&mut announcer), []);
+    announcer.handle_frame(LINK, &question.emit(), now).unwrap();
+    assert_eq!(drain(&mut announcer).len(), 1, "nobody has claimed it");
+    run(&mut announcer, now + Duration::from_millis(1));
+    let told: Vec<_> = events(&mut announcer).iter().map(Event::reason).collect();
+    assert_eq!(
+        told,
+        ["PeerSilent", "SilenceAgreed"],
+        "after a window the peer is silent indeed"
+    );
+}
+
 /// 100 peers and 500 VIPs: a second of the machine's time costs a fraction of a second of the processor's, and
 /// while nothing changes no heartbeat makes it look at the VIPs.
 #[test]
