@@ -1,6 +1,6 @@
 //! The YAML file: documents of pools and advertisements, each of which stands or falls alone.
 //!
-//! This module and [`crate::located`] are the ones that see the YAML library. A document is read into a tree that
+//! This module and `located` are the ones that see the YAML library. A document is read into a tree that
 //! knows where everything stands; `apiVersion` and `kind` say what it is; then the exact type is read from the tree,
 //! so that whatever is wrong is reported with the place of that very value.
 

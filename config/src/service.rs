@@ -62,6 +62,8 @@ pub struct Service {
     pub load_balancer_class: Option<String>,
     /// `spec.loadBalancerIP`, as written.
     pub load_balancer_ip: Option<String>,
+    /// The condition [`ASSIGNED_CONDITION`] is true: the addresses in the status are from us.
+    pub assigned_by_us: bool,
     /// What was left out, and why.
     pub complaints: Vec<ServiceComplaint>,
 }
@@ -182,6 +184,9 @@ pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-
 /// The label by which a Service with addresses asks to be left alone like a headless one.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
+/// The condition by which a Service says that its addresses are from one of our pools.
+pub const ASSIGNED_CONDITION: &str = "foghorn.dev/AddressAssigned";
+
 impl Service {
     /// Reads a Service as the API server sends it; none if it has no name.
     pub fn from_api(service: &api::Service) -> Option<Self> {
@@ -228,6 +233,7 @@ impl Service {
                 .filter(|text| !text.is_empty()),
             cluster_ips,
             external_ips,
+            assigned_by_us: assigned_by_us(service),
             complaints,
         })
     }
@@ -323,6 +329,15 @@ fn ingress(service: &api::Service, complaints: &mut Vec<ServiceComplaint>) -> Ve
             Some(Ingress { address, mode })
         })
         .collect()
+}
+
+fn assigned_by_us(service: &api::Service) -> bool {
+    let status = service.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == ASSIGNED_CONDITION && condition.status == "True")
 }
 
 fn ports(spec: &api::ServiceSpec, complaints: &mut Vec<ServiceComplaint>) -> Vec<ServicePort> {
@@ -437,8 +452,10 @@ mod tests {
             serde_json::json!({"loadBalancer": {"ingress": [
                 {"ip": "192.0.2.7", "ipMode": "VIP"}, {"ip": "192.0.2.8", "ipMode": "Proxy"},
                 {"hostname": "web.example"},
-            ]}}),
+            ]}, "conditions": [{"type": "foghorn.dev/AddressAssigned", "status": "True", "reason": "Assigned",
+                "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
         );
+        assert!(service.assigned_by_us);
         assert_eq!(service.key.to_string(), "shop/web");
         assert_eq!(service.kind, ServiceKind::LoadBalancer);
         assert_eq!(service.families, [IpFamily::V4, IpFamily::V6]);
@@ -462,6 +479,7 @@ mod tests {
             }),
             serde_json::json!({"loadBalancer": {"ingress": [{"ip": "x"}]}}),
         );
+        assert!(!service.assigned_by_us);
         assert_eq!(service.ports.len(), 1);
         let complaints: Vec<_> = service.complaints.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -1,19 +1,16 @@
 //! Watches of the API server, turned into deliveries for the [`Source`](crate::source::Source).
 
+mod reading;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::catalogue::{Slot, Writer};
-use config::declaration::{Group, Object, read};
-use config::endpoint::{EndpointSlice, HEADLESS_LABEL};
+use config::declaration::Group;
+use config::endpoint::HEADLESS_LABEL;
 use config::metallb;
-use config::node::Node;
-use config::pool::Origin;
-use config::refusal::{Kind, Refusal};
-use config::service::Service;
-use config::snapshot::Change;
+use config::refusal::Kind;
 use futures::StreamExt;
 use k8s_openapi::api::{
     core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
@@ -29,6 +26,7 @@ use tokio::task::JoinSet;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, is_away, status_code};
 use crate::source::Delivery;
+use reading::{Reading, declaration, namespace, node, service, service_cidr, slice};
 
 /// What a program wants to know of the cluster.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -105,9 +103,6 @@ pub(crate) fn start(
     }
     starter.names
 }
-
-/// A delivery, and the one that takes it back.
-type Reading = Option<(Delivery, Delivery)>;
 
 struct Starter<'a> {
     client: &'a Client,
@@ -378,83 +373,4 @@ where
 fn key<K: Resource>(object: &K) -> Option<(Option<String>, String)> {
     let metadata = object.meta();
     Some((metadata.namespace.clone(), metadata.name.clone()?))
-}
-
-fn service(object: core::Service) -> Reading {
-    let service = Service::from_api(&object)?;
-    let key = service.key.clone();
-    Some((
-        Change::Service(key.clone(), Some(Arc::new(service))).into(),
-        Change::Service(key, None).into(),
-    ))
-}
-
-fn slice(object: discovery::EndpointSlice) -> Reading {
-    let slice = EndpointSlice::from_api(&object)?;
-    let (key, name) = (slice.service.clone(), slice.name.clone());
-    Some((
-        Change::Slice(key.clone(), name.clone(), Some(Arc::new(slice))).into(),
-        Change::Slice(key, name, None).into(),
-    ))
-}
-
-fn node(object: core::Node) -> Reading {
-    let (name, node) = Node::from_api(&object)?;
-    Some((
-        Change::Node(name.clone(), Some(Arc::new(node))).into(),
-        Change::Node(name, None).into(),
-    ))
-}
-
-fn namespace(object: core::Namespace) -> Reading {
-    let name: Arc<str> = object.metadata.name?.into();
-    let labels = Arc::new(object.metadata.labels.unwrap_or_default());
-    Some((
-        Change::Namespace(Arc::clone(&name), Some(labels)).into(),
-        Change::Namespace(name, None).into(),
-    ))
-}
-
-fn service_cidr(object: networking::ServiceCIDR) -> Reading {
-    let name: Arc<str> = object.metadata.name?.into();
-    let texts = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
-    let prefixes = texts.iter().filter_map(|text| text.parse().ok()).collect();
-    Some((
-        Change::ServiceCidr(Arc::clone(&name), Some(prefixes)).into(),
-        Change::ServiceCidr(name, None).into(),
-    ))
-}
-
-fn declaration(group: Group, kind: Kind, mut object: DynamicObject) -> Reading {
-    let metadata = object.metadata;
-    let name: Arc<str> = metadata.name?.into();
-    let writer = match group {
-        Group::Foghorn => Writer::Cluster,
-        Group::MetalLb => Writer::MetalLb(metadata.namespace.unwrap_or_default().into()),
-    };
-    let origin = Origin::from(&writer);
-    let slot = Slot {
-        writer,
-        kind,
-        name: Arc::clone(&name),
-    };
-    let spec = object.data.get_mut("spec").map(serde_json::Value::take);
-    let labels = metadata.labels.unwrap_or_default();
-    let spec = spec.unwrap_or_default();
-    let object: Result<Object, _> = read(group, kind, &name, labels, spec, origin.clone());
-    let object = object.map_err(|errors| {
-        let errors = errors.into_iter();
-        errors
-            .map(|error| Refusal {
-                origin: origin.clone(),
-                place: None,
-                kind: Some(kind),
-                name: Some(name.as_ref().to_owned()),
-                field: error.field,
-                reason: error.reason,
-            })
-            .collect()
-    });
-    let undo = Delivery::Withdrawn(slot.clone());
-    Some((Delivery::Declared(slot, object), undo))
 }

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use config::service::Service;
+
 /// What an Event is about.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Subject {
@@ -19,6 +21,19 @@ pub struct Subject {
     pub name: String,
     /// Identity of this very object.
     pub uid: String,
+}
+
+impl Subject {
+    /// A Service.
+    pub fn service(service: &Service) -> Self {
+        Self {
+            api_version: "v1".to_owned(),
+            kind: "Service".to_owned(),
+            namespace: Some(service.key.namespace().to_owned()),
+            name: service.key.name().to_owned(),
+            uid: service.uid.as_ref().to_owned(),
+        }
+    }
 }
 
 /// Whether an Event is good news.
