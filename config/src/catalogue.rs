@@ -100,7 +100,10 @@ impl Catalogue {
             }
         }
         let mut gone = self.slots_of(&Writer::File(Arc::clone(path)));
-        gone.retain(|slot| nameless.is_empty() && !refused.contains_key(slot));
+        // What is about BGP was understood, and is none of the pools and advertisements.
+        let hides_nothing = |refusal: &Refusal| matches!(refusal.reason, Reason::Bgp { .. });
+        let is_readable = nameless.iter().all(hides_nothing);
+        gone.retain(|slot| is_readable && !refused.contains_key(slot));
         let mut changes = Vec::new();
         for object in reading.objects {
             let slot = slot(object.kind(), object.name());
@@ -256,146 +259,4 @@ impl From<&Writer> for Origin {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::file;
-    use crate::snapshot::{Dirty, Snapshot};
-
-    /// A catalogue, and the snapshot that its changes make.
-    #[derive(Default)]
-    struct World {
-        catalogue: Catalogue,
-        snapshot: Snapshot,
-    }
-
-    impl World {
-        fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
-            for change in changes {
-                self.snapshot.apply(change, &mut Dirty::default());
-            }
-        }
-
-        fn file(&mut self, path: &str, text: &str) {
-            let reading = file::read(path, text.as_bytes());
-            let changes = self.catalogue.read_file(&path.into(), reading);
-            self.apply(changes);
-        }
-
-        fn cluster(&mut self, writer: Writer, name: &str, address: &str) {
-            let origin = Origin::from(&writer);
-            let kind = Kind::Pool;
-            let slot = Slot {
-                writer,
-                kind,
-                name: name.into(),
-            };
-            let spec = serde_json::json!({"addresses": [address]});
-            let group = crate::declaration::Group::Foghorn;
-            let object = crate::declaration::read(
-                group,
-                kind,
-                name,
-                crate::selector::Labels::new(),
-                spec,
-                origin,
-            );
-            let change = self.catalogue.declare(slot, Ok(object.unwrap()));
-            self.apply(change);
-        }
-
-        fn withdraw(&mut self, writer: Writer, name: &str) {
-            let change = self.catalogue.withdraw(&Slot {
-                writer,
-                kind: Kind::Pool,
-                name: name.into(),
-            });
-            self.apply(change);
-        }
-
-        #[track_caller]
-        fn has(&self, pools: &[&str], refusals: &[&str]) {
-            let found: Vec<_> = self
-                .snapshot
-                .pools()
-                .values()
-                .map(|pool| format!("{} {} ({})", pool.name, pool.ranges[0], pool.origin))
-                .collect();
-            assert_eq!(found, pools);
-            let found: Vec<_> = self
-                .catalogue
-                .refusals()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            assert_eq!(found, refusals);
-        }
-    }
-
-    fn document(name: &str, address: &str) -> String {
-        format!(
-            "apiVersion: foghorn.dev/v1alpha1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\nspec: {{addresses: [{address}]}}\n---\n"
-        )
-    }
-
-    #[test]
-    fn the_first_writer_wins_and_the_next_one_follows_when_it_goes() {
-        let metallb = || Writer::MetalLb("metallb-system".into());
-        let mut world = World::default();
-        world.file("b.yaml", &document("lan", "192.0.2.4"));
-        world.file("a.yaml", &document("lan", "192.0.2.3"));
-        world.has(
-            &["lan 192.0.2.3 (a.yaml:1)"],
-            &[
-                "b.yaml:1: IPAddressPool lan: the same name is in a.yaml:1 too, which is in force: rename or remove one",
-            ],
-        );
-        world.cluster(metallb(), "lan", "192.0.2.2");
-        world.cluster(Writer::Cluster, "lan", "192.0.2.1");
-        let in_cluster = "IPAddressPool lan: the same name is in the cluster too, which is in force: rename or remove one";
-        world.has(
-            &["lan 192.0.2.1 (the cluster)"],
-            &[
-                &format!("metallb.io in the namespace metallb-system: {in_cluster}"),
-                &format!("a.yaml:1: {in_cluster}"),
-                &format!("b.yaml:1: {in_cluster}"),
-            ],
-        );
-        world.withdraw(Writer::Cluster, "lan");
-        world.withdraw(metallb(), "lan");
-        world.file("a.yaml", "");
-        world.has(&["lan 192.0.2.4 (b.yaml:1)"], &[]);
-    }
-
-    #[test]
-    fn the_last_good_version_stays_until_the_document_goes() {
-        let mut world = World::default();
-        world.file(
-            "a.yaml",
-            &(document("x", "192.0.2.1") + &document("y", "192.0.2.2")),
-        );
-        world.file(
-            "a.yaml",
-            &(document("x", "192.0.2.9-192.0.2.1") + &document("y", "192.0.2.3")),
-        );
-        let refusal = "a.yaml:4:20: IPAddressPool x: spec.addresses[0]: 192.0.2.9-192.0.2.1 runs backwards: swap the two addresses";
-        world.has(
-            &["x 192.0.2.1 (a.yaml:1)", "y 192.0.2.3 (a.yaml:6)"],
-            &[refusal],
-        );
-        world.file("a.yaml", &document("y", "192.0.2.3"));
-        world.has(&["y 192.0.2.3 (a.yaml:1)"], &[]);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_takes_nothing_out() {
-        let mut world = World::default();
-        world.file("a.yaml", &document("x", "192.0.2.1"));
-        let reading = file::unreadable("a.yaml", "Permission denied");
-        let changes = world.catalogue.read_file(&"a.yaml".into(), reading);
-        world.apply(changes);
-        world.has(
-            &["x 192.0.2.1 (a.yaml:1)"],
-            &["a.yaml:1:1: the file cannot be read: Permission denied"],
-        );
-    }
-}
+mod tests;

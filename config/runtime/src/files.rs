@@ -16,6 +16,8 @@ use crate::source::Delivery;
 pub(crate) const NAME: &str = "files";
 /// After a change, files are read once nothing has changed for this long: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(50);
+/// However often something changes, files are read after this long.
+const LONGEST_UNREST: Duration = Duration::from_secs(1);
 /// Without a change the files are compared this often, for file systems that report none.
 const PERIOD: Duration = Duration::from_secs(30);
 
@@ -56,7 +58,10 @@ pub(crate) async fn run(paths: Vec<PathBuf>, deliveries: mpsc::Sender<Delivery>)
             return;
         }
         tokio::select! {
-            Some(()) = changes.recv() => settle(&mut changes).await,
+            Some(()) = changes.recv() => {
+                // What never rests is read all the same.
+                let _ = tokio::time::timeout(LONGEST_UNREST, settle(&mut changes)).await;
+            }
             () = tokio::time::sleep(PERIOD) => {}
             () = deliveries.closed() => return,
         }
