@@ -89,9 +89,9 @@ start kube-controller-manager "$bin" kube-controller-manager $(credentials contr
     --node-cidr-mask-size-ipv4 24 --node-cidr-mask-size-ipv6 64 --service-cluster-ip-range $services \
     --use-service-account-credentials --service-account-private-key-file $keys/sa.key --root-ca-file $keys/ca.crt \
     --cluster-signing-cert-file $keys/ca.crt --cluster-signing-key-file $keys/ca.key \
-    --leader-elect=false --cert-dir $state/controller-manager
+    --kube-api-qps 1000 --kube-api-burst 2000 --leader-elect=false --cert-dir $state/controller-manager
 start kube-scheduler "$bin" kube-scheduler $(credentials scheduler) --bind-address 127.0.0.1 \
-    --leader-elect=false --cert-dir $state/scheduler
+    --kube-api-qps 1000 --kube-api-burst 2000 --leader-elect=false --cert-dir $state/scheduler
 
 say "nodes"
 agent() { # number
@@ -233,6 +233,16 @@ start node-1b agent 1
 sleep 2
 kubectl get pods --field-selector spec.nodeName=node-1 -o wide
 kubectl wait --for=condition=Ready $before --timeout=20s
+
+say "the agent of node-2 is told to stop and comes back"
+inside() { pgrep -f "netexec --http-port=9000" >/dev/null; }
+outside() { ! inside; }
+inside
+kill -TERM "$(pgrep -f "node-agent --node-name node-2" | head -1)"
+await "its Pods' processes are gone" 10 outside
+start node-2b agent 2
+await "they are back" 10 inside
+kubectl wait --for=condition=Ready pod/host --timeout=10s
 
 say "everything goes"
 begin=$(now)

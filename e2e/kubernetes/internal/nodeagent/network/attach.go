@@ -139,7 +139,32 @@ func (n *Network) furnish(node *netlink.Handle, attachment Attachment, slot uint
 	if err := up(pod, "lo"); err != nil {
 		return err
 	}
-	return n.address(pod, attachment)
+	if err := n.address(pod, attachment); err != nil {
+		return err
+	}
+	if err := awaitCarrier(pod, podInterface); err != nil {
+		return err
+	}
+	return awaitCarrier(node, attributes.Name)
+}
+
+// awaitCarrier waits until the kernel noticed that the interface has a peer:
+// before, a bridge does not forward to it and packets of the Pod are lost.
+func awaitCarrier(handle *netlink.Handle, name string) error {
+	deadline := time.Now().Add(longestCarrier)
+	for {
+		link, err := handle.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is %s, not up", name, link.Attrs().OperState)
+		}
+		time.Sleep(pollCarrier)
+	}
 }
 
 // address gives the Pod's interface its addresses and routes.
@@ -188,4 +213,9 @@ func hostInterface(name string) string {
 	return "veth-" + name[max(0, len(name)-8):]
 }
 
-const podInterface = "eth0"
+const (
+	podInterface = "eth0"
+
+	longestCarrier = 5 * time.Second
+	pollCarrier    = time.Millisecond
+)

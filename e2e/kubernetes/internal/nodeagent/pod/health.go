@@ -86,7 +86,7 @@ func (c *container) runProbe(
 	ctx context.Context, pod *v1.Pod, kind probe.Kind, spec *v1.Probe, target probe.Target, observe func(probe.Verdict),
 ) {
 	timing := probe.TimingOf(spec)
-	probe.Run(ctx, kind, timing, target.Attempt(spec.ProbeHandler, timing.Timeout), func(observation probe.Observation) {
+	probe.Run(ctx, kind, timing, target.Attempt(spec.ProbeHandler), func(observation probe.Observation) {
 		if !observation.Success {
 			c.worker.host.warn(pod, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, observation.Message))
 		}
@@ -159,7 +159,7 @@ func (c *container) beforeStop() func(context.Context) {
 		if deadline, bounded := ctx.Deadline(); bounded {
 			timeout = time.Until(deadline)
 		}
-		if success, message := target.Attempt(handler, timeout)(ctx); !success {
+		if success, message := target.Attempt(handler)(ctx, timeout); !success {
 			c.worker.host.warn(pod, "FailedPreStopHook", fmt.Sprintf("PreStopHook of container %s failed: %s", c.name, message))
 		}
 	}

@@ -80,6 +80,9 @@ func TestSchedule(t *testing.T) {
 			if got := schedule.Next(); !got.Equal(due) {
 				t.Errorf("%s: attempt %d is due after %v, want %v", name, number, got.Sub(start), due.Sub(start))
 			}
+			if got := schedule.Timeout(time.Second); (got == time.Second) != (due.Equal(schedule.regular)) {
+				t.Errorf("%s: attempt %d has the timeout %v", name, number, got)
+			}
 			now := due.Add(time.Duration(attempt.takes) * time.Millisecond)
 			if got := schedule.Attempted(attempt.success, now); got != attempt.counts {
 				t.Errorf("%s: attempt %d counts: %v", name, number, got)
@@ -129,7 +132,7 @@ func TestAttempts(t *testing.T) {
 		"gRPC nobody there":  {v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: 1}}, false},
 		"no handler":         {v1.ProbeHandler{}, false},
 	} {
-		got, message := target.Attempt(row.handler, time.Second)(t.Context())
+		got, message := target.Attempt(row.handler)(t.Context(), time.Second)
 		if got != row.want || (!got && message == "" && name != "exec false") {
 			t.Errorf("%s: %v, %q", name, got, message)
 		}

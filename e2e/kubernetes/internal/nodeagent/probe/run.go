@@ -6,7 +6,7 @@ import (
 )
 
 // Attempt asks once and says if it went well, and what was wrong.
-type Attempt func(ctx context.Context) (success bool, message string)
+type Attempt func(ctx context.Context, timeout time.Duration) (success bool, message string)
 
 // Observation is what an attempt that counts leaves.
 type Observation struct {
@@ -27,7 +27,7 @@ func Run(ctx context.Context, kind Kind, timing Timing, attempt Attempt, observe
 			return
 		case <-timer.C:
 		}
-		success, message := attempt(ctx)
+		success, message := attempt(ctx, schedule.Timeout(timing.Timeout))
 		if ctx.Err() != nil {
 			return
 		}

@@ -27,16 +27,29 @@ func NewSchedule(timing Timing, started time.Time, eager bool) *Schedule {
 
 // Next is when the next attempt is due.
 func (s *Schedule) Next() time.Time {
-	if !s.early.IsZero() && s.early.Before(s.regular) {
+	if s.isEarly() {
 		return s.early
 	}
 	return s.regular
 }
 
+// Timeout is that of the next attempt: an early one gives up soon, for a
+// packet lost while the Pod starts should not cost it a second.
+func (s *Schedule) Timeout(timeout time.Duration) time.Duration {
+	if s.isEarly() {
+		return min(timeout, earlyTimeout)
+	}
+	return timeout
+}
+
+func (s *Schedule) isEarly() bool {
+	return !s.early.IsZero() && s.early.Before(s.regular)
+}
+
 // Attempted notes the outcome of the attempt that was due, which ended now,
 // and says if it counts.
 func (s *Schedule) Attempted(success bool, now time.Time) bool {
-	regular := s.Next().Equal(s.regular)
+	regular := !s.isEarly()
 	if regular {
 		s.regular = s.regular.Add(s.period)
 		for !s.regular.After(now) {
@@ -57,4 +70,5 @@ func (s *Schedule) Attempted(success bool, now time.Time) bool {
 const (
 	firstPause   = 10 * time.Millisecond
 	longestPause = 200 * time.Millisecond
+	earlyTimeout = 250 * time.Millisecond
 )

@@ -24,17 +24,17 @@ type Target struct {
 
 // Attempt returns the attempt that a handler describes. The network is asked
 // with the kubelet's own code.
-func (t Target) Attempt(handler v1.ProbeHandler, timeout time.Duration) Attempt {
+func (t Target) Attempt(handler v1.ProbeHandler) Attempt {
 	switch {
 	case handler.Exec != nil:
-		return func(ctx context.Context) (bool, string) {
+		return func(ctx context.Context, timeout time.Duration) (bool, string) {
 			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
 			return t.Exec(ctx, handler.Exec.Command)
 		}
 	case handler.HTTPGet != nil:
 		prober := http.New(false)
-		return func(context.Context) (bool, string) {
+		return func(_ context.Context, timeout time.Duration) (bool, string) {
 			request, err := http.NewRequestForHTTPGetAction(handler.HTTPGet, t.Container, t.Address, "probe")
 			if err != nil {
 				return false, err.Error()
@@ -42,7 +42,7 @@ func (t Target) Attempt(handler v1.ProbeHandler, timeout time.Duration) Attempt 
 			return outcome(prober.Probe(request, timeout))
 		}
 	case handler.TCPSocket != nil:
-		return func(context.Context) (bool, string) {
+		return func(_ context.Context, timeout time.Duration) (bool, string) {
 			port, err := kubeletprobe.ResolveContainerPort(handler.TCPSocket.Port, t.Container)
 			if err != nil {
 				return false, err.Error()
@@ -54,7 +54,7 @@ func (t Target) Attempt(handler v1.ProbeHandler, timeout time.Duration) Attempt 
 			return outcome(tcp.New().Probe(host, port, timeout))
 		}
 	case handler.GRPC != nil:
-		return func(context.Context) (bool, string) {
+		return func(_ context.Context, timeout time.Duration) (bool, string) {
 			service := ""
 			if handler.GRPC.Service != nil {
 				service = *handler.GRPC.Service
@@ -62,7 +62,7 @@ func (t Target) Attempt(handler v1.ProbeHandler, timeout time.Duration) Attempt 
 			return outcome(grpc.New().Probe(t.Address, service, int(handler.GRPC.Port), timeout, grpc.ProbeOptions{}))
 		}
 	default:
-		return func(context.Context) (bool, string) { return false, "the probe names no handler" }
+		return func(context.Context, time.Duration) (bool, string) { return false, "the probe names no handler" }
 	}
 }
 
