@@ -300,6 +300,9 @@ impl Reports {
         for (service, check) in done.health_checks {
             self.tell(Notice::Service(service, check));
         }
+        for conflict in &done.conflicts {
+            tracing::warn!(service = %conflict.service, reason = %conflict, "Frontend not served");
+        }
         self.metrics.set_without_local(done.without_local);
         let count = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         self.metrics.services.set(count(done.size.0));

@@ -50,10 +50,26 @@ pub struct Done {
     pub expected: Expected,
     /// Health checks that are answered now, or no longer, of the Services in the job.
     pub health_checks: Vec<(ServiceKey, Option<HealthCheck>)>,
+    /// Frontends that Services in the job claim and others have.
+    pub conflicts: Vec<Conflict>,
     /// How many Services have a frontend without endpoints on this node, by policy.
     pub without_local: WithoutLocal,
     /// How many Services and frontends the table has.
     pub size: (usize, usize),
+}
+
+/// A frontend that two Services claim.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "{frontend} of Service {service} goes to Service {holder}, which claims it too and goes first"
+)]
+pub struct Conflict {
+    /// The Service that does not have it.
+    pub service: ServiceKey,
+    /// What both claim.
+    pub frontend: FrontendKey,
+    /// The Service that has it.
+    pub holder: ServiceKey,
 }
 
 /// How many Services drop flows because their policy is Local and no endpoint is here.
@@ -124,6 +140,15 @@ impl<P: DataPlane> Worker<P> {
         } else {
             self.plane.update(&self.table, &changes)
         };
+        let conflicts = job.services.iter().flat_map(|(key, _)| {
+            let lost = self.table.conflicts(key);
+            lost.map(|(frontend, holder)| Conflict {
+                service: key.clone(),
+                frontend,
+                holder: holder.clone(),
+            })
+        });
+        let conflicts = conflicts.collect();
         let was_unsure = mem::replace(&mut self.unsure, sent.is_err());
         let changed = sent.as_ref().is_ok_and(|sent| sent.anything);
         Done {
@@ -132,6 +157,7 @@ impl<P: DataPlane> Worker<P> {
             whole,
             expected,
             health_checks,
+            conflicts,
             without_local: self.without_local,
             size: (self.table.services().len(), self.table.frontends().len()),
         }
