@@ -53,7 +53,8 @@ lint: prerequisites
 .PHONY: test-unit
 test-unit: prerequisites ## Unit tests and laws: no special rights
 	$(TIMED) 'Unit tests and laws' $(CARGO) test --profile $(PROFILE) --workspace
-	$(TIMED) "Unit tests of the lab's Kubernetes" go -C e2e/kubernetes test ./internal/...
+# With the flags of the build: what is compiled already serves here too.
+	$(TIMED) "Unit tests of the lab's Kubernetes" env CGO_ENABLED=0 go -C e2e/kubernetes test -trimpath ./internal/...
 
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
