@@ -118,6 +118,7 @@ fn any_service(key: ServiceKey) -> impl Strategy<Value = Service> {
             health_check_node_port: health_check.and_then(NonZeroU16::new),
             load_balancer_class: None,
             load_balancer_ip: None,
+            assigned_by_us: false,
             complaints: Vec::new(),
         },
     )
