@@ -47,7 +47,7 @@ pub fn run(
     program: &str,
     instance: &str,
     closing: CancellationToken,
-) -> (Events, impl Future<Output = anyhow::Result<()>>) {
+) -> (Events, impl Future<Output = anyhow::Result<()>> + use<>) {
     let (sender, told) = mpsc::channel(CAPACITY);
     let writer = Writer {
         client,
