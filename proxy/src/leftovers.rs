@@ -2,13 +2,11 @@
 
 use std::io;
 
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage,
-};
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 
 use crate::netfilter::Netfilter;
+use crate::table::{delete_table, table_handle};
 
 /// What was found of kube-proxy.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -27,7 +25,7 @@ pub fn remove() -> io::Result<Leftovers> {
     let mut netfilter = Netfilter::open()?;
     let mut leftovers = Leftovers::default();
     for (family, name) in FAMILIES {
-        if has_table(&mut netfilter, family, KUBE_PROXY_TABLE)? {
+        if table_handle(&mut netfilter, family, KUBE_PROXY_TABLE)?.is_some() {
             delete_table(&mut netfilter, family, KUBE_PROXY_TABLE)?;
             leftovers.removed_tables.push(name);
         }
@@ -36,40 +34,6 @@ pub fn remove() -> io::Result<Leftovers> {
         leftovers.iptables_tables.extend(tables);
     }
     Ok(leftovers)
-}
-
-fn has_table(
-    netfilter: &mut Netfilter,
-    family: NetfilterProtoFamily,
-    wanted: &str,
-) -> io::Result<bool> {
-    let mut found = false;
-    let all = TableMessage {
-        attributes: Vec::new(),
-    };
-    netfilter.dump(family, NfTablesMessage::GetTable(all), |message| {
-        if let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner {
-            let wanted = TableAttribute::Name(wanted.to_owned());
-            found |= table.attributes.contains(&wanted);
-        }
-    })?;
-    Ok(found)
-}
-
-fn delete_table(
-    netfilter: &mut Netfilter,
-    family: NetfilterProtoFamily,
-    name: &str,
-) -> io::Result<()> {
-    let delete = NfTablesMessage::DeleteTable(TableMessage {
-        attributes: vec![TableAttribute::Name(name.to_owned())],
-    });
-    let edge = || NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
-    netfilter.transact([
-        (edge(), ControlMessage::BatchBegin.into()),
-        (NetfilterHeader::new(family, 0, 0), delete.into()),
-        (edge(), ControlMessage::BatchEnd.into()),
-    ])
 }
 
 fn tables_with_iptables_chains(
@@ -110,5 +74,3 @@ const FAMILIES: [(NetfilterProtoFamily, &str); 2] = [
 const KUBE_PROXY_TABLE: &str = "kube-proxy";
 /// The chains that every sync of kube-proxy's iptables mode writes.
 const IPTABLES_CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING"];
-/// `include/uapi/linux/netfilter/nfnetlink.h`.
-const NFNL_SUBSYS_NFTABLES: u16 = 10;

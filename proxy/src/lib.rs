@@ -20,4 +20,5 @@ pub mod status;
 pub mod surroundings;
 pub mod sync;
 pub mod sysctl;
+pub mod table;
 pub mod work;

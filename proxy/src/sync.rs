@@ -295,6 +295,7 @@ impl Reports {
         };
         kind.observe(took);
         if let Some(addresses) = begun.context_addresses {
+            tracing::info!(?addresses, "NodePorts are offered on the node's addresses");
             self.tell(Notice::Addresses(addresses));
         }
         for (service, check) in done.health_checks {
