@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
-use config_runtime::arguments::{CommonArguments, ListenAddress, NodeArguments};
+use config_runtime::arguments::{CommonArguments, ListenAddress};
 use ipnet::IpNet;
 
 /// Forwards what lands on a Service to its endpoints.
@@ -15,9 +15,14 @@ pub struct Arguments {
     #[command(flatten)]
     pub common: CommonArguments,
 
-    /// Arguments of every program on a node.
-    #[command(flatten)]
-    pub node: NodeArguments,
+    /// Name of the Node object of this machine; needed but for --cleanup
+    #[arg(
+        long,
+        alias = "hostname-override",
+        value_name = "NAME",
+        env = "NODE_NAME"
+    )]
+    pub node_name: Option<String>,
 
     /// What in the kernel forwards
     #[arg(

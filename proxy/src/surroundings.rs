@@ -72,11 +72,12 @@ impl TryFrom<&Arguments> for Settings {
         if arguments.dataplane != "nftables" {
             return Err(SettingsError::DataPlane(arguments.dataplane.clone()));
         }
-        if arguments.node.node_name.is_empty() {
-            return Err(SettingsError::NodeName);
-        }
+        let node_name = arguments.node_name.as_deref();
+        let node_name = node_name.filter(|name| !name.is_empty());
         Ok(Self {
-            node_name: NodeName::from(arguments.node.node_name.as_str()),
+            node_name: node_name
+                .map(NodeName::from)
+                .ok_or(SettingsError::NodeName)?,
             node_ports: node_ports(&arguments.nodeport_addresses)?,
             pods: pods(arguments)?,
             masquerade_all: arguments.masquerade_all,
@@ -184,6 +185,10 @@ mod tests {
     #[test]
     fn says_which_argument_is_missing_or_wrong() {
         for (arguments, expected) in [
+            (
+                "--masquerade-all",
+                "--node-name is missing: give the name of the Node object of this machine",
+            ),
             (
                 "--node-name a --dataplane ipvs",
                 "--dataplane ipvs is not built in: write nftables",
