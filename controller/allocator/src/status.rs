@@ -104,10 +104,23 @@ impl Condition {
 
 fn phrase(granted: &Granted) -> String {
     match (&granted.although, &granted.pool) {
-        (Some(obstacle), _) => format!("{} stays although {obstacle}", granted.address),
+        (Some(obstacle), _) => {
+            format!(
+                "{} stays although {}",
+                granted.address,
+                about(granted.address, obstacle)
+            )
+        }
         (None, Some(pool)) => format!("{} from pool {pool}", granted.address),
         (None, None) => granted.address.to_string(),
     }
+}
+
+/// An obstacle in a sentence that names the address already.
+fn about(address: IpAddr, obstacle: &Obstacle) -> String {
+    let text = obstacle.to_string();
+    let rest = text.strip_prefix(&address.to_string());
+    rest.map_or_else(|| text.clone(), |rest| format!("it{rest}"))
 }
 
 impl Notice {
@@ -190,7 +203,8 @@ impl fmt::Display for Notice {
             Self::Adopted(address, None) => write!(formatter, "{address} stays"),
             Self::Kept(address, obstacle) => write!(
                 formatter,
-                "{address} stays although {obstacle}; it goes when the Service goes or asks for another one"
+                "{address} stays although {}; it goes when the Service goes or asks for another one",
+                about(*address, obstacle)
             ),
             Self::Released(address, why) => write!(formatter, "Took {address} away: {why}"),
             Self::Refused(rejection, _) => {

@@ -472,7 +472,7 @@ fn the_condition_says_it_all() {
             (
                 true,
                 "Kept",
-                "192.0.2.1 stays although 192.0.2.1 is the address of node node-1",
+                "192.0.2.1 stays although it is the address of node node-1",
             ),
         ),
         (

@@ -1,0 +1,195 @@
+//! What the statuses of our pools should say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::conflict::conflicts;
+use config::crd::{ACCEPTED, CONFLICTING, GROUP, IPAddressPoolStatus, VERSION};
+use config::pool::Origin;
+use config::refusal::{Kind, Refusal};
+use config::snapshot::Snapshot;
+use controller_allocator::Allocator;
+use controller_allocator::status::PoolNumbers;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+
+/// What the status of one pool should say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// How full it is.
+    pub numbers: PoolNumbers,
+    /// Its conditions: type, status, reason, message.
+    pub conditions: Vec<(&'static str, bool, &'static str, String)>,
+}
+
+/// The reports on all pools that are objects of ours in the cluster, by name.
+pub fn reports(
+    snapshot: &Snapshot,
+    refusals: &BTreeSet<Refusal>,
+    allocator: &Allocator,
+) -> BTreeMap<String, Report> {
+    let conflicts = conflicts(snapshot);
+    let usage: BTreeMap<_, _> = allocator.usage().collect();
+    let in_cluster = |origin: &Origin| *origin == Origin::Cluster;
+    let mut refused: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for refusal in refusals {
+        if let (Some(Kind::Pool), Some(name), true) =
+            (refusal.kind, &refusal.name, in_cluster(&refusal.origin))
+        {
+            let field = match refusal.field.as_str() {
+                "" => String::new(),
+                field => format!("{field}: "),
+            };
+            let text = format!("{field}{}", refusal.reason);
+            refused.entry(name).or_default().push(text);
+        }
+    }
+    let pools = snapshot.pools().values();
+    let in_force: BTreeMap<&str, _> = pools
+        .filter(|pool| in_cluster(&pool.origin))
+        .map(|pool| (pool.name.as_str(), pool))
+        .collect();
+    let names: BTreeSet<&str> = in_force.keys().chain(refused.keys()).copied().collect();
+    let report = |name: &str| {
+        let pool = in_force.get(name);
+        let numbers = pool.and_then(|pool| usage.get(&pool.name)).copied();
+        let refused = refused.get(name).map(|texts| texts.join("; "));
+        let mut conditions = vec![accepted(pool.is_some(), refused)];
+        if let Some(conflicts) = pool.and_then(|pool| conflicts.get(&pool.name)) {
+            let texts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+            conditions.push((CONFLICTING, true, "Overlap", shorten(texts.join("; "))));
+        }
+        Report {
+            numbers: numbers.map(PoolNumbers::from).unwrap_or_default(),
+            conditions,
+        }
+    };
+    names
+        .into_iter()
+        .map(|name| (name.to_owned(), report(name)))
+        .collect()
+}
+
+fn accepted(in_force: bool, refused: Option<String>) -> (&'static str, bool, &'static str, String) {
+    match refused {
+        None => (
+            ACCEPTED,
+            true,
+            "InForce",
+            "the pool is in force as written".to_owned(),
+        ),
+        Some(text) if in_force => {
+            let text = format!("{text}; the last good version stays in force");
+            (ACCEPTED, false, "Refused", shorten(text))
+        }
+        Some(text) => (ACCEPTED, false, "Refused", shorten(text)),
+    }
+}
+
+/// The body of the server-side apply that makes the status of a pool say what it should; none if it does already.
+pub fn apply(
+    name: &str,
+    known: Option<&IPAddressPoolStatus>,
+    report: &Report,
+    now: Timestamp,
+) -> Option<(Value, IPAddressPoolStatus)> {
+    let before = known.map_or(&[][..], |known| &known.conditions);
+    let conditions = report
+        .conditions
+        .iter()
+        .map(|(kind, is_true, reason, message)| {
+            let status = if *is_true { "True" } else { "False" };
+            let same = before
+                .iter()
+                .find(|before| before.type_ == *kind && before.status == status);
+            let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            Condition {
+                type_: (*kind).to_owned(),
+                status: status.to_owned(),
+                reason: (*reason).to_owned(),
+                message: message.clone(),
+                last_transition_time: same
+                    .map_or(Time(now), |same| same.last_transition_time.clone()),
+                observed_generation: None,
+            }
+        });
+    let status = IPAddressPoolStatus {
+        assigned_ipv4: report.numbers.assigned_ipv4,
+        assigned_ipv6: report.numbers.assigned_ipv6,
+        available_ipv4: report.numbers.available_ipv4,
+        available_ipv6: report.numbers.available_ipv6,
+        conditions: conditions.collect(),
+    };
+    if known == Some(&status) {
+        return None;
+    }
+    let body = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": "IPAddressPool",
+        "metadata": {"name": name},
+        "status": status,
+    });
+    Some((body, status))
+}
+
+/// A message of a condition may have 32768 characters; nobody reads as many.
+fn shorten(text: String) -> String {
+    const LONGEST: usize = 4096;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use config::declaration::{Group, Object, read};
+    use config::snapshot::{Change, Dirty};
+    use controller_allocator::Context;
+
+    use super::*;
+
+    fn snapshot(pools: &[(&str, &str)]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (name, range) in pools {
+            let spec = json!({"addresses": [range]});
+            let read = read(
+                Group::Foghorn,
+                Kind::Pool,
+                name,
+                Default::default(),
+                spec,
+                Origin::Cluster,
+            );
+            let Ok(Object::Pool(pool)) = read else {
+                panic!("{read:?}")
+            };
+            let change = Change::Pool(pool.name.clone(), Some(Arc::clone(&pool)));
+            snapshot.apply(change, &mut Dirty::default());
+        }
+        snapshot
+    }
+
+    #[test]
+    fn says_how_full_a_pool_is_and_what_it_overlaps_and_then_nothing() {
+        let snapshot = snapshot(&[("a", "192.0.2.0/24"), ("b", "192.0.2.255-192.0.3.0")]);
+        let mut allocator = Allocator::default();
+        allocator.configure(Context::of(&snapshot));
+        let reports = reports(&snapshot, &BTreeSet::new(), &allocator);
+        assert_eq!(reports["a"].numbers.available_ipv4, 256);
+        assert_eq!(reports["a"].conditions.len(), 1);
+        let (kind, is_true, _, message) = &reports["b"].conditions[1];
+        assert_eq!((*kind, *is_true), (CONFLICTING, true));
+        assert!(
+            message.contains("overlaps 192.0.2.0-192.0.2.255 of pool a"),
+            "{message}"
+        );
+        let (_, status) = apply("b", None, &reports["b"], Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            apply("b", Some(&status), &reports["b"], Timestamp::now()),
+            None
+        );
+    }
+}
