@@ -11,6 +11,7 @@ use crate::candidates::Ineligible;
 use crate::election::Voices;
 use crate::event::Event;
 use crate::heartbeat::{Claim, Unfit};
+use crate::link::LinkIndex;
 use crate::membership::Peer;
 use crate::standing::{Standing, VipStanding};
 use crate::time::Time;
@@ -22,6 +23,24 @@ impl Announcer {
             .iter()
             .filter(|(_, state)| state.is_owner())
             .map(|(vip, _)| *vip)
+    }
+
+    /// All VIPs that are configured.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.vips.keys().copied()
+    }
+
+    /// The VIPs that may be announced on an interface, owned or not: what its socket filter must pass.
+    pub fn vips_on(&self, link: LinkIndex) -> impl Iterator<Item = IpAddr> + '_ {
+        self.vips
+            .iter()
+            .filter(move |(_, state)| state.links.contains(&link))
+            .map(|(vip, _)| *vip)
+    }
+
+    /// The interfaces on which `vip` may be announced now.
+    pub fn links_of(&self, vip: IpAddr) -> &[LinkIndex] {
+        self.vips.get(&vip).map_or(&[], |state| &state.links)
     }
 
     /// Who owns `vip` and where every candidate stands; nothing if it is not configured.
