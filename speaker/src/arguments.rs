@@ -1,0 +1,192 @@
+//! The command line.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser};
+use config::name::NodeName;
+use config_runtime::arguments::{CommonArguments, NodeArguments};
+
+use crate::compile::Settings;
+
+/// Announces the addresses of Services on the LAN.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "foghorn-speaker", version, about)]
+#[command(group(ArgGroup::new("heartbeats").required(true)))]
+pub struct Arguments {
+    /// Arguments of every program.
+    #[command(flatten)]
+    pub common: CommonArguments,
+
+    /// Arguments of every program on a node.
+    #[command(flatten)]
+    pub node: NodeArguments,
+
+    /// File with the key of heartbeats, the same for all speakers; a second line is a key that is accepted too, while keys
+    /// are changed. Read again when it changes
+    #[arg(long, value_name = "FILE", group = "heartbeats")]
+    pub heartbeat_key_file: Option<PathBuf>,
+
+    /// Believe whatever calls itself a speaker: anybody on the LAN can then take addresses from nodes
+    #[arg(long, group = "heartbeats")]
+    pub insecure_heartbeats: bool,
+
+    /// Milliseconds between two heartbeats; a node counts as dead after three that are missing
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u16).range(10..=5000))]
+    pub heartbeat_interval_ms: u16,
+
+    /// Where this node's service proxy says whether it is healthy, or none: only while it is does the node announce
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:10256/healthz"
+    )]
+    pub proxy_health_url: ProxyHealthUrl,
+
+    /// Socket of Foghorn's proxy on this node, to tell it which nodes fell silent
+    #[arg(long, value_name = "PATH", default_value = "/run/foghorn/proxy.sock")]
+    pub proxy_socket: PathBuf,
+
+    /// Values of spec.loadBalancerClass to announce
+    #[arg(
+        long,
+        value_name = "CLASS,..",
+        value_delimiter = ',',
+        default_value = "foghorn.dev/foghorn"
+    )]
+    pub load_balancer_class: Vec<String>,
+
+    /// Leave Services alone that name no class
+    #[arg(long)]
+    pub require_load_balancer_class: bool,
+
+    /// Announce also from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
+    #[arg(long)]
+    pub ignore_exclude_lb: bool,
+
+    /// Move addresses away from cordoned nodes
+    #[arg(long)]
+    pub leave_cordoned_nodes: bool,
+}
+
+/// Where the service proxy says whether it is healthy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ProxyHealthUrl {
+    /// Nobody is asked: the node counts as able to forward.
+    None,
+    /// Plain HTTP at an address of this node.
+    Http {
+        /// Where to connect.
+        address: SocketAddr,
+        /// What to ask for.
+        path: String,
+    },
+}
+
+/// Why a text is not the URL of a proxy's health.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("\"{0}\" is not where a proxy can be asked: write http://ADDRESS:PORT/PATH, or none")]
+pub struct ProxyHealthUrlError(String);
+
+impl FromStr for ProxyHealthUrl {
+    type Err = ProxyHealthUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let parts = || {
+            let rest = text.strip_prefix("http://")?;
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let is_printable = path.bytes().all(|octet| octet.is_ascii_graphic());
+            let local = authority
+                .strip_prefix("localhost:")
+                .and_then(|port| port.parse().ok())
+                .map(|port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+            let address = local.or_else(|| authority.parse().ok())?;
+            is_printable.then(|| Self::Http {
+                address,
+                path: format!("/{path}"),
+            })
+        };
+        parts().ok_or_else(|| ProxyHealthUrlError(text.to_owned()))
+    }
+}
+
+impl Arguments {
+    /// Where metrics and status are served, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.common.metrics_address_or(local(METRICS_PORT))
+    }
+
+    /// Where health is served, if anywhere.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.common.health_address_or(local(HEALTH_PORT))
+    }
+
+    /// Time between two heartbeats.
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms.into())
+    }
+
+    /// What decides about candidates.
+    pub fn settings(&self) -> Settings {
+        let classes: BTreeSet<_> = self.load_balancer_class.iter().cloned().collect();
+        Settings {
+            node: NodeName::new(self.node.node_name.as_str()),
+            classes,
+            unnamed_class: !self.require_load_balancer_class,
+            ignore_exclude_label: self.ignore_exclude_lb,
+            leave_cordoned: self.leave_cordoned_nodes,
+        }
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Port of `/metrics` and `/status` by default.
+pub const METRICS_PORT: u16 = 7474;
+/// Port of `/healthz`, `/livez` and `/readyz` by default.
+pub const HEALTH_PORT: u16 = 7475;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_where_a_proxy_can_be_asked() {
+        let http = |address: &str, path: &str| {
+            Ok(ProxyHealthUrl::Http {
+                address: address.parse().unwrap(),
+                path: path.to_owned(),
+            })
+        };
+        for (text, expected) in [
+            ("none", Ok(ProxyHealthUrl::None)),
+            ("http://127.0.0.1:10256/healthz", http("127.0.0.1:10256", "/healthz")),
+            ("http://localhost:80", http("127.0.0.1:80", "/")),
+            ("http://[::1]:80/a/b", http("[::1]:80", "/a/b")),
+            ("https://127.0.0.1:1/", Err("\"https://127.0.0.1:1/\" is not where a proxy can be asked: write http://ADDRESS:PORT/PATH, or none".to_owned())),
+            ("http://127.0.0.1/", Err("\"http://127.0.0.1/\" is not where a proxy can be asked: write http://ADDRESS:PORT/PATH, or none".to_owned())),
+        ] {
+            assert_eq!(text.parse().map_err(|error: ProxyHealthUrlError| error.to_string()), expected);
+        }
+    }
+
+    #[test]
+    fn a_speaker_says_how_its_heartbeats_are_believed_or_does_not_start() {
+        let parse = |arguments: &[&str]| {
+            let name = ["foghorn-speaker", "--node-name", "node-1"];
+            Arguments::try_parse_from(name.iter().chain(arguments))
+        };
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--heartbeat-key-file", "/key"]).is_ok());
+        assert!(parse(&["--insecure-heartbeats"]).is_ok());
+        assert!(parse(&["--insecure-heartbeats", "--heartbeat-key-file", "/key"]).is_err());
+    }
+}

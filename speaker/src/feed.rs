@@ -1,0 +1,88 @@
+//! The task between the cluster and the machine: what the snapshot says goes in, what the machine says comes out.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use config::snapshot::Dirty;
+use config_runtime::server::Flag;
+use config_runtime::source::Source;
+use tokio::sync::mpsc;
+
+use crate::compile::Compiler;
+use crate::engine::{Command, Control, Report};
+use crate::metrics::Metrics;
+use crate::tell::Teller;
+
+/// Feeds the machine, and tells what it says.
+pub struct Feed {
+    /// What the cluster and the files say.
+    pub source: Source,
+    /// What follows from it for the machine; shared with whoever answers questions.
+    pub compiler: Arc<RwLock<Compiler>>,
+    /// The machine.
+    pub control: Control,
+    /// What the machine says; ends with it.
+    pub reports: mpsc::Receiver<Report>,
+    /// Tells it on.
+    pub teller: Teller,
+    /// Raised once the machine knows what the cluster says.
+    pub configured: Flag,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+impl Feed {
+    /// Runs until the machine has ended.
+    ///
+    /// # Errors
+    /// Never: with the API server away it goes on with what is known.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut waiting = Dirty::default();
+        loop {
+            tokio::select! {
+                // Cancel-safe: both lose nothing.
+                report = self.reports.recv() => match report {
+                    Some(report) => self.tell(report),
+                    None => return Ok(()),
+                },
+                update = self.source.changed() => {
+                    waiting.merge(update.dirty);
+                    // A part of the truth would take addresses from nodes.
+                    if update.synced {
+                        self.sync(&std::mem::take(&mut waiting));
+                    }
+                }
+            }
+        }
+    }
+
+    fn sync(&mut self, dirty: &Dirty) {
+        let mut compiler = self
+            .compiler
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let changed = compiler.sync(self.source.snapshot(), dirty);
+        if !changed && self.configured.is_raised() {
+            return;
+        }
+        let configuration = compiler.configuration();
+        let count = configuration.vips.len();
+        let scope = compiler.scope().clone();
+        drop(compiler);
+        tracing::debug!(count, "Addresses to announce");
+        self.metrics
+            .addresses
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+        if self
+            .control
+            .tell(Command::Configure(configuration, scope))
+            .is_ok()
+        {
+            self.configured.raise();
+        }
+    }
+
+    fn tell(&self, report: Report) {
+        let compiler = self.compiler.read().unwrap_or_else(PoisonError::into_inner);
+        self.teller.tell(report, &compiler, self.source.snapshot());
+    }
+}

@@ -1,0 +1,250 @@
+//! `foghorn-speaker`: the arguments, the tasks, and nothing else.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use clap::Parser as _;
+use config_runtime::server::{self, Flag, Health};
+use config_runtime::source::Source;
+use config_runtime::supervision::Supervisor;
+use config_runtime::telemetry::{self, Chain};
+use config_runtime::{Interest, client, events};
+use prometheus_client::registry::Registry;
+use speaker::arguments::{Arguments, ProxyHealthUrl};
+use speaker::compile::Compiler;
+use speaker::engine::{self, Command, Control, Engine, EngineError};
+use speaker::feed::Feed;
+use speaker::metrics::Metrics;
+use speaker::status::{self, Sources};
+use speaker::tell::Teller;
+use speaker::{key_file, proxy_health, proxy_socket};
+use speaker_announcer::{Identity, Keyring, Timing};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ended = telemetry::initialise(&arguments.common)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| start(arguments));
+    ended.unwrap_or_else(|error| {
+        tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
+        ExitCode::FAILURE
+    })
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.node.node_name.is_empty() {
+        anyhow::bail!("the name of this node is not known: give --node-name or set NODE_NAME");
+    }
+    let keys = keys(&arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(arguments, keys));
+    runtime.shutdown_background();
+    ended
+}
+
+fn keys(arguments: &Arguments) -> anyhow::Result<Keyring> {
+    match &arguments.heartbeat_key_file {
+        Some(path) => Ok(key_file::read(path)?),
+        None => {
+            tracing::warn!(
+                "Heartbeats are not authenticated: anybody on the LAN can take addresses from nodes"
+            );
+            Ok(key_file::insecure()?)
+        }
+    }
+}
+
+async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
+    let mut supervisor = Supervisor::new()?;
+    let closing = supervisor.closing();
+    let settings = arguments.settings();
+    let node = settings.node.clone();
+    let client = client::connect(&arguments.common, "speaker").await?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let nobody_is_asked = arguments.proxy_health_url == ProxyHealthUrl::None;
+    let (told, reports) = mpsc::channel(REPORTS);
+    let (engine, control) = Engine::open(
+        engine::Settings {
+            identity: Identity {
+                node: node.clone(),
+                incarnation: fastrand::u64(..),
+                seed: fastrand::u64(..),
+            },
+            keys,
+            timing: Timing {
+                interval: arguments.heartbeat_interval(),
+                ..Timing::default()
+            },
+            fitness: proxy_health::fitness(nobody_is_asked),
+        },
+        metrics.packets.clone(),
+        told,
+    )?;
+    let end = engine.start(true)?;
+    supervisor.spawn(
+        "machine",
+        look_after(end, control.clone(), supervisor.stopping()),
+    );
+
+    let (events, writing) = events::run(client.clone(), "speaker", node.as_str(), closing.clone());
+    supervisor.spawn_server("Events", writing);
+    let interest = Interest {
+        services: true,
+        endpoint_slices: true,
+        nodes: true,
+        pools: true,
+        advertisements: true,
+        ..Interest::default()
+    };
+    let source = Source::start(Some(client), &arguments.common.config, interest);
+    let compiler = Arc::new(RwLock::new(Compiler::new(settings)));
+    let configured = Flag::default();
+    let (silent, hears_silent) = watch::channel(BTreeSet::new());
+
+    if let Some(address) = arguments.health_address() {
+        let router = Health::default()
+            .ready_when("configuration", &configured)
+            .router();
+        let serving = serve("health", address, router, closing.clone());
+        supervisor.spawn_server("health", serving);
+    }
+    if let Some(address) = arguments.metrics_address() {
+        let sources = Sources {
+            node: node.clone(),
+            control: control.clone(),
+            compiler: Arc::clone(&compiler),
+        };
+        let router = server::metrics_router(registry).merge(status::router(sources));
+        let serving = serve("metrics", address, router, closing.clone());
+        supervisor.spawn_server("metrics", serving);
+    }
+    if let Some(path) = arguments.heartbeat_key_file.clone() {
+        let following = key_file::follow(path, control.clone());
+        supervisor.spawn_server("heartbeat key", until(closing.clone(), following));
+    }
+    let (hears, heard) = watch::channel(None);
+    let telling = proxy_socket::follow(arguments.proxy_socket.clone(), hears_silent, hears);
+    supervisor.spawn_server("proxy socket", until(closing.clone(), telling));
+    if let ProxyHealthUrl::Http { address, path } = arguments.proxy_health_url.clone() {
+        let (asks, asked) = watch::channel(false);
+        let asking = proxy_health::follow(address, path, asks);
+        supervisor.spawn_server("proxy health", until(closing.clone(), asking));
+        let judging = judge(asked, heard, control.clone(), metrics.clone());
+        supervisor.spawn_server("fitness", until(closing, judging));
+    }
+    let feed = Feed {
+        source,
+        compiler,
+        control,
+        reports,
+        teller: Teller {
+            node,
+            events,
+            metrics: metrics.clone(),
+            silent,
+        },
+        configured,
+        metrics,
+    };
+    supervisor.spawn("feed", feed.run());
+    Ok(supervisor.run().await)
+}
+
+/// Waits for the machine to end; when the program is stopped, lets it hand over first.
+async fn look_after(
+    end: oneshot::Receiver<Result<(), EngineError>>,
+    control: Control,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut end = end;
+    let ended = tokio::select! {
+        ended = &mut end => ended,
+        () = stopping.cancelled() => {
+            // If the machine has ended already, that is said next.
+            let _ = control.tell(Command::Shutdown);
+            end.await
+        }
+    };
+    match ended {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => anyhow::bail!("the thread of the machine panicked"),
+    }
+}
+
+/// Tells the machine whether the proxy forwards: what the proxy says itself, or else what it answers when asked.
+async fn judge(
+    mut asked: watch::Receiver<bool>,
+    mut heard: watch::Receiver<Option<bool>>,
+    control: Control,
+    metrics: Metrics,
+) {
+    let mut told = None;
+    loop {
+        let answers = *asked.borrow_and_update();
+        let healthy = heard.borrow_and_update().unwrap_or(answers);
+        if told != Some(healthy) {
+            told = Some(healthy);
+            metrics.proxy_healthy.set(i64::from(healthy));
+            let fitness = proxy_health::fitness(healthy);
+            if control.tell(Command::Fitness(fitness)).is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            Ok(()) = asked.changed() => {}
+            Ok(()) = heard.changed() => {}
+            else => return,
+        }
+    }
+}
+
+/// Serves until `closing`, also where the address is another's at first, as while an older speaker ends.
+async fn serve(
+    what: &'static str,
+    address: SocketAddr,
+    router: Router,
+    closing: CancellationToken,
+) -> anyhow::Result<()> {
+    while !closing.is_cancelled() {
+        match server::listen(address).await {
+            Ok(listener) => {
+                tracing::debug!(what, %address, "Listening");
+                server::serve(listener, router.clone(), closing.clone()).await?;
+            }
+            Err(error) => {
+                tracing::warn!(what, error = %Chain(&error), "Not listening: trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(LISTEN_RETRY) => {}
+                    () = closing.cancelled() => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tokio::select! {
+        () = task => {}
+        () = closing.cancelled() => return Ok(()),
+    }
+    // It ended because the machine did, which says so itself.
+    closing.cancelled().await;
+    Ok(())
+}
+
+const WORKER_THREADS: usize = 2;
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
+/// What the machine has said and nobody has taken yet; more is lost.
+const REPORTS: usize = 16_384;

@@ -1,0 +1,186 @@
+//! `/status`: where every address stands and why, as JSON, for `kubectl foghorn status` and `why`.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::{Path, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use config::name::NodeName;
+use serde::Serialize;
+use speaker_announcer::{Link, Standing};
+
+use crate::compile::Compiler;
+use crate::engine::{Control, Interface, State, VipView};
+
+/// What is needed to answer.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The node of this speaker.
+    pub node: NodeName,
+    /// The machine.
+    pub control: Control,
+    /// Which Services have which address.
+    pub compiler: Arc<RwLock<Compiler>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    version: u32,
+    node: String,
+    addresses: Vec<AddressStatus>,
+    peers: Vec<PeerStatus>,
+    /// The nodes that are silent, and peers agree.
+    silent: Vec<String>,
+    interfaces: Vec<InterfaceStatus>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AddressStatus {
+    address: IpAddr,
+    services: Vec<String>,
+    owner: Option<String>,
+    owned_for_seconds: Option<f64>,
+    /// Where this node announces it, or would.
+    interfaces: Vec<InterfaceName>,
+    candidates: Vec<CandidateStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct InterfaceName {
+    name: String,
+    mac: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CandidateStatus {
+    node: String,
+    /// One word.
+    standing: &'static str,
+    /// The whole reason.
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PeerStatus {
+    node: String,
+    heard: bool,
+    since_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct InterfaceStatus {
+    name: String,
+    mac: String,
+    up: bool,
+    addresses: Vec<String>,
+}
+
+/// The routes `/status` and, for one address only, `/status/192.0.2.240`.
+pub fn router(sources: Sources) -> Router {
+    let all = |Shared(sources): Shared<Sources>| answer(sources, None);
+    let one = |Shared(sources): Shared<Sources>, Path(address): Path<IpAddr>| {
+        answer(sources, Some(address))
+    };
+    Router::new()
+        .route("/status", get(all))
+        .route("/status/{address}", get(one))
+        .with_state(sources)
+}
+
+async fn answer(sources: Sources, only: Option<IpAddr>) -> Response {
+    let state = match sources.control.state().await {
+        Ok(state) => state,
+        Err(gone) => return (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    };
+    let compiler = sources
+        .compiler
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    let services = |vip| {
+        let keys = compiler.services_of(vip);
+        keys.map(ToString::to_string).collect()
+    };
+    Json(status(&sources.node, &state, only, services)).into_response()
+}
+
+fn status(
+    node: &NodeName,
+    state: &State,
+    only: Option<IpAddr>,
+    services: impl Fn(IpAddr) -> Vec<String>,
+) -> Status {
+    let vips = state.vips.iter();
+    let asked = vips.filter(|(vip, _)| only.is_none_or(|only| only == **vip));
+    Status {
+        version: 1,
+        node: node.to_string(),
+        addresses: asked
+            .map(|(vip, view)| address(*vip, view, services(*vip)))
+            .collect(),
+        peers: state
+            .peers
+            .iter()
+            .map(|(node, peer)| PeerStatus {
+                node: node.to_string(),
+                heard: peer.heard,
+                since_seconds: state.now.since(peer.since).as_secs_f64(),
+            })
+            .collect(),
+        silent: state.silent.iter().map(ToString::to_string).collect(),
+        interfaces: state.links.iter().map(interface).collect(),
+    }
+}
+
+fn address(address: IpAddr, view: &VipView, services: Vec<String>) -> AddressStatus {
+    let standing = &view.standing;
+    AddressStatus {
+        address,
+        services,
+        owner: standing.owner.as_ref().map(ToString::to_string),
+        owned_for_seconds: view.owned_for.map(|duration| duration.as_secs_f64()),
+        interfaces: view
+            .interfaces
+            .iter()
+            .map(|Interface { name, mac }| InterfaceName {
+                name: name.clone(),
+                mac: mac.to_string(),
+            })
+            .collect(),
+        candidates: standing
+            .candidates
+            .iter()
+            .map(|(node, standing)| CandidateStatus {
+                node: node.to_string(),
+                standing: word(standing),
+                reason: standing.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn interface(link: &Link) -> InterfaceStatus {
+    InterfaceStatus {
+        name: link.name.clone(),
+        mac: link.mac.to_string(),
+        up: link.up,
+        addresses: link.addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn word(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Owner { leaving: false } => "Owner",
+        Standing::Owner { leaving: true } => "Leaving",
+        Standing::Claiming => "Claiming",
+        Standing::Outranked { .. } => "Outranked",
+        Standing::Fenced { .. } => "Fenced",
+        Standing::Quarantined { .. } => "Quarantined",
+        Standing::Ineligible(reason) => reason.label(),
+    }
+}
