@@ -1,1 +1,19 @@
-//! The nftables data plane.
+//! The nftables data plane: the forwarding table as elements of sets and maps, sent over netlink.
+//!
+//! [`Program`] says what the kernel should hold and [`Program::walk`] what packets meet there; [`Mirror`] turns the
+//! changes of the table into a [`Change`] whose cost follows them; [`Kernel`] reads and applies. [`Nftables`] is all
+//! of it together. Rules never change with the Services: a frontend is one element that names its class, and a class
+//! is a chain for all frontends with as many endpoints. The program `nft` is not needed, and can print and reload all.
+
+mod kernel;
+mod netlink;
+mod plane;
+mod program;
+
+pub use kernel::{Kernel, KernelError, SocketError};
+pub use netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
+pub use plane::Nftables;
+pub use program::{
+    Change, Class, EndpointName, Item, Key, LONGEST_AFFINITY_SECONDS, MOST_ENDPOINTS, Masqueraded,
+    Mirror, Program, Rule, Side, Slot, Value,
+};

@@ -1,0 +1,553 @@
+//! The chains and their rules.
+
+use config::address::IpFamily;
+use proxy_table::PodDetection;
+
+use crate::netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
+use crate::netlink::message::Hook;
+use crate::program::Rule;
+use crate::program::item::{Class, Side, UNREACHABLE_CHAIN};
+use crate::program::schema::{
+    AFFINITY, AFFINITY_ENDPOINTS, AFFINITY_SLOTS, CLASSES, CLUSTER_IPS, ENDPOINTS, FRONTENDS,
+    GUARDED, HAIRPINS, LEFT_ALONE, MASQUERADE_ALWAYS, MASQUERADE_NODE, MASQUERADE_UNLESS_POD,
+    OUTSIDE_CLASSES, OUTSIDE_FRONTENDS, POD_NETWORKS, SERVICE_CIDRS, SOURCES, address_length,
+    family_number,
+};
+
+/// The chains that every table has, with their rules; those with a hook are entered by packets.
+pub(crate) fn base_chains(
+    family: IpFamily,
+    pods: &PodDetection,
+) -> Vec<(&'static str, Option<Hook>, Vec<Rule>)> {
+    let rules = Rules { family, pods };
+    let hook = |kind, number, priority| {
+        Some(Hook {
+            kind,
+            number,
+            priority,
+        })
+    };
+    vec![
+        (UNREACHABLE_CHAIN, None, rules.unreachable()),
+        ("services", None, rules.services()),
+        ("sources", None, rules.sources()),
+        ("out-of-window", None, rules.out_of_window()),
+        (
+            PREROUTING,
+            hook("nat", PRE_ROUTING, -100),
+            rules.prerouting(),
+        ),
+        (OUTPUT, hook("nat", LOCAL_OUT, -100), rules.output()),
+        (
+            POSTROUTING,
+            hook("nat", POST_ROUTING, 100),
+            rules.postrouting(),
+        ),
+        (
+            "filter-prerouting",
+            hook("filter", PRE_ROUTING, -110),
+            rules.filter(),
+        ),
+        (
+            "filter-output",
+            hook("filter", LOCAL_OUT, -110),
+            rules.filter(),
+        ),
+    ]
+}
+
+/// The hook of a base chain, if the chain has one.
+pub(crate) fn hook_of(chain: &str) -> Option<Hook> {
+    let chains = base_chains(IpFamily::V4, &PodDetection::None);
+    chains
+        .into_iter()
+        .find(|(name, ..)| *name == chain)
+        .and_then(|(_, hook, _)| hook)
+}
+
+/// The rules of the chain of a class.
+pub(crate) fn class_chain(family: IpFamily, side: Side, class: Class) -> Vec<Rule> {
+    let rules = Rules {
+        family,
+        pods: &PodDetection::None,
+    };
+    match class {
+        Class::Drop => Vec::new(),
+        Class::Reject => rules.unreachable(),
+        Class::Pick {
+            count,
+            affinity_seconds: None,
+        } => rules.pick(side, count),
+        Class::Pick {
+            count,
+            affinity_seconds: Some(seconds),
+        } => rules.pick_with_affinity(side, count, u64::from(seconds.get()) * 1000),
+    }
+}
+
+/// What the map of classes has for a class.
+pub(crate) fn class_verdict(side: Side, class: Class) -> RuleVerdict {
+    class
+        .chain(side)
+        .map_or(RuleVerdict::Drop, RuleVerdict::Goto)
+}
+
+/// Rules of one family.
+struct Rules<'a> {
+    family: IpFamily,
+    pods: &'a PodDetection,
+}
+
+#[derive(Clone, Copy)]
+enum Field {
+    Source,
+    Destination,
+    Protocol,
+    SourcePort,
+    DestinationPort,
+    Random { modulus: u32, offset: u32 },
+    Priority,
+    OriginalDestination,
+    OriginalPort,
+}
+
+impl Rules<'_> {
+    /// Loads a concatenation into the first registers.
+    fn load(&self, fields: &[Field]) -> Rule {
+        let mut slot = 0;
+        let mut rule = Vec::with_capacity(fields.len());
+        let length = address_length(self.family);
+        for field in fields {
+            let to = Register(slot);
+            let address = |offset| Expression::Payload {
+                to,
+                base: PayloadBase::Network,
+                offset,
+                length,
+            };
+            let port = |offset| Expression::Payload {
+                to,
+                base: PayloadBase::Transport,
+                offset,
+                length: 2,
+            };
+            let v4 = self.family == IpFamily::V4;
+            rule.push(match *field {
+                Field::Source => address(if v4 { 12 } else { 8 }),
+                Field::Destination => address(if v4 { 16 } else { 24 }),
+                Field::Protocol => Expression::MetaLoad {
+                    to,
+                    key: MetaKey::TransportProtocol,
+                },
+                Field::SourcePort => port(0),
+                Field::DestinationPort => port(2),
+                Field::Random { modulus, offset } => Expression::Random {
+                    to,
+                    modulus,
+                    offset,
+                },
+                Field::Priority => Expression::MetaLoad {
+                    to,
+                    key: MetaKey::Priority,
+                },
+                Field::OriginalDestination => Expression::CtLoad {
+                    to,
+                    key: if v4 {
+                        CtKey::OriginalDestination4
+                    } else {
+                        CtKey::OriginalDestination6
+                    },
+                },
+                Field::OriginalPort => Expression::CtLoad {
+                    to,
+                    key: CtKey::OriginalDestinationPort,
+                },
+            });
+            slot += match field {
+                Field::Source | Field::Destination | Field::OriginalDestination => length / 4,
+                _ => 1,
+            };
+        }
+        rule
+    }
+
+    fn member(&self, fields: &[Field], set: &'static str, inverted: bool) -> Rule {
+        let mut rule = self.load(fields);
+        rule.push(Expression::Member {
+            register: FIRST,
+            set,
+            inverted,
+        });
+        rule
+    }
+
+    /// Puts what a map has for the key into the packet's priority, our scratch.
+    fn priority_from(&self, fields: &[Field], map: &'static str) -> Rule {
+        let mut rule = self.load(fields);
+        rule.push(Expression::Map {
+            register: FIRST,
+            map,
+            to: FIRST,
+        });
+        rule.push(Expression::MetaSet {
+            from: FIRST,
+            key: MetaKey::Priority,
+        });
+        rule
+    }
+
+    fn to_class(map: &'static str) -> Rule {
+        vec![
+            Expression::MetaLoad {
+                to: FIRST,
+                key: MetaKey::Priority,
+            },
+            Expression::VerdictMap {
+                register: FIRST,
+                map,
+            },
+        ]
+    }
+
+    fn to_endpoint(&self, fields: &[Field], map: &'static str) -> Rule {
+        let mut rule = self.load(fields);
+        rule.push(Expression::Map {
+            register: FIRST,
+            map,
+            to: FIRST,
+        });
+        rule.push(Expression::DestinationNat {
+            address: FIRST,
+            port: Register(address_length(self.family) / 4),
+            family: family_number(self.family),
+        });
+        rule
+    }
+
+    /// Ends the rule for flows of Pods.
+    fn unless_pod(&self) -> Rule {
+        let name_is_not = |value: Vec<u8>| {
+            vec![
+                Expression::MetaLoad {
+                    to: FIRST,
+                    key: MetaKey::InputInterfaceName,
+                },
+                Expression::Compare {
+                    register: FIRST,
+                    equal: false,
+                    value,
+                },
+            ]
+        };
+        match self.pods {
+            PodDetection::None => Vec::new(),
+            PodDetection::Networks(_) => self.member(&[Field::Source], POD_NETWORKS, true),
+            PodDetection::Bridge(name) => {
+                let mut octets = name.as_bytes().to_vec();
+                octets.resize(INTERFACE_NAME_LENGTH, 0);
+                name_is_not(octets)
+            }
+            PodDetection::InterfacePrefix(prefix) => {
+                let octets = prefix
+                    .as_bytes()
+                    .iter()
+                    .copied()
+                    .take(INTERFACE_NAME_LENGTH - 1);
+                name_is_not(octets.collect())
+            }
+        }
+    }
+
+    fn clear_priority() -> Rule {
+        vec![
+            Expression::Immediate {
+                to: FIRST,
+                value: vec![0; 4],
+            },
+            Expression::MetaSet {
+                from: FIRST,
+                key: MetaKey::Priority,
+            },
+        ]
+    }
+
+    fn unreachable(&self) -> Vec<Rule> {
+        let code = match self.family {
+            IpFamily::V4 => 3,
+            IpFamily::V6 => 4,
+        };
+        vec![
+            Self::clear_priority(),
+            vec![Expression::RejectPort { code }],
+        ]
+    }
+
+    fn pick(&self, side: Side, count: u32) -> Vec<Rule> {
+        let one_of = |modulus| {
+            let random = Field::Random {
+                modulus,
+                offset: side.first_slot(),
+            };
+            let fields = [
+                Field::Destination,
+                Field::Protocol,
+                Field::DestinationPort,
+                random,
+            ];
+            self.to_endpoint(&fields, ENDPOINTS)
+        };
+        // The last rule serves packets that meet the list while it shrinks.
+        vec![Self::clear_priority(), one_of(count), one_of(1)]
+    }
+
+    fn pick_with_affinity(&self, side: Side, count: u32, timeout_ms: u64) -> Vec<Rule> {
+        const CLIENT: [Field; 4] = [
+            Field::Source,
+            Field::Destination,
+            Field::Protocol,
+            Field::DestinationPort,
+        ];
+        let [_, destination, protocol, port] = CLIENT;
+        let to_named = self.to_endpoint(
+            &[destination, protocol, port, Field::Priority],
+            AFFINITY_ENDPOINTS,
+        );
+        let choose = |modulus| {
+            let random = Field::Random {
+                modulus,
+                offset: side.first_slot(),
+            };
+            self.priority_from(&[destination, protocol, port, random], AFFINITY_SLOTS)
+        };
+        // Registers are taken in steps of 16 octets, as `nft` does.
+        let value = Register(match self.family {
+            IpFamily::V4 => 4,
+            IpFamily::V6 => 12,
+        });
+        let client_and_name = || {
+            let mut rule = self.load(&CLIENT);
+            rule.push(Expression::MetaLoad {
+                to: value,
+                key: MetaKey::Priority,
+            });
+            rule
+        };
+        let remember = || {
+            let mut rule = client_and_name();
+            rule.push(Expression::Remember {
+                key: FIRST,
+                map: AFFINITY,
+                value,
+                timeout_ms,
+            });
+            rule
+        };
+        let forget = {
+            let mut rule = client_and_name();
+            rule.push(Expression::Forget {
+                key: FIRST,
+                map: AFFINITY,
+                value,
+            });
+            rule
+        };
+        vec![
+            [
+                self.priority_from(&CLIENT, AFFINITY),
+                remember(),
+                to_named.clone(),
+            ]
+            .concat(),
+            // Its endpoint is gone, or it has none.
+            forget,
+            [choose(count), remember(), to_named.clone()].concat(),
+            // The map is full, or the list shrinks at this moment.
+            [choose(1), to_named].concat(),
+        ]
+    }
+
+    fn services(&self) -> Vec<Rule> {
+        let undefined = |set, verdict| {
+            [
+                self.member(&[Field::Destination], set, false),
+                vec![Expression::Verdict(verdict)],
+            ]
+            .concat()
+        };
+        vec![
+            [
+                self.priority_from(&FRONTEND, FRONTENDS),
+                Self::to_class(CLASSES),
+            ]
+            .concat(),
+            undefined(CLUSTER_IPS, RuleVerdict::Goto(UNREACHABLE_CHAIN.to_owned())),
+            undefined(LEFT_ALONE, RuleVerdict::Return),
+            undefined(SERVICE_CIDRS, RuleVerdict::Drop),
+        ]
+    }
+
+    fn sources(&self) -> Vec<Rule> {
+        let [destination, protocol, port] = FRONTEND;
+        let not_admitted = [destination, protocol, port, Field::Source];
+        vec![
+            [
+                self.member(&FRONTEND, GUARDED, false),
+                self.member(&not_admitted, SOURCES, true),
+                vec![Expression::Verdict(RuleVerdict::Drop)],
+            ]
+            .concat(),
+        ]
+    }
+
+    fn jump(chain: &str) -> Rule {
+        vec![Expression::Verdict(RuleVerdict::Jump(chain.to_owned()))]
+    }
+
+    fn prerouting(&self) -> Vec<Rule> {
+        vec![
+            Self::jump("sources"),
+            [
+                self.priority_from(&FRONTEND, OUTSIDE_FRONTENDS),
+                self.unless_pod(),
+                Self::to_class(OUTSIDE_CLASSES),
+            ]
+            .concat(),
+            Self::jump("services"),
+        ]
+    }
+
+    fn output(&self) -> Vec<Rule> {
+        vec![Self::jump("sources"), Self::jump("services")]
+    }
+
+    fn postrouting(&self) -> Vec<Rule> {
+        let not_translated = vec![
+            Expression::CtLoad {
+                to: FIRST,
+                key: CtKey::Status,
+            },
+            Expression::Mask {
+                register: FIRST,
+                mask: STATUS_DESTINATION_NAT.to_ne_bytes(),
+            },
+            Expression::Compare {
+                register: FIRST,
+                equal: true,
+                value: vec![0; 4],
+            },
+            Expression::Verdict(RuleVerdict::Return),
+        ];
+        let of_node = vec![
+            Expression::MetaLoad {
+                to: FIRST,
+                key: MetaKey::InputInterface,
+            },
+            Expression::Compare {
+                register: FIRST,
+                equal: true,
+                value: vec![0; 4],
+            },
+        ];
+        let masquerade = || vec![Expression::MasqueradeFullyRandom];
+        let mut rules = vec![not_translated];
+        for protocol in [6, 17, 132] {
+            // `nft` knows what the original port is only where the protocol is known.
+            let frontend = |set| {
+                let protocol = vec![
+                    Expression::MetaLoad {
+                        to: FIRST,
+                        key: MetaKey::TransportProtocol,
+                    },
+                    Expression::Compare {
+                        register: FIRST,
+                        equal: true,
+                        value: vec![protocol],
+                    },
+                ];
+                let original = [
+                    Field::OriginalDestination,
+                    Field::Protocol,
+                    Field::OriginalPort,
+                ];
+                [protocol, self.member(&original, set, false)].concat()
+            };
+            rules.push([frontend(MASQUERADE_ALWAYS), masquerade()].concat());
+            rules.push(
+                [
+                    frontend(MASQUERADE_UNLESS_POD),
+                    self.unless_pod(),
+                    masquerade(),
+                ]
+                .concat(),
+            );
+            rules.push(
+                [
+                    of_node.clone(),
+                    frontend(MASQUERADE_NODE),
+                    self.unless_pod(),
+                    masquerade(),
+                ]
+                .concat(),
+            );
+        }
+        let itself = [
+            Field::Source,
+            Field::Destination,
+            Field::Protocol,
+            Field::DestinationPort,
+        ];
+        rules.push([self.member(&itself, HAIRPINS, false), masquerade()].concat());
+        rules
+    }
+
+    /// Packets outside the window of their connection are not translated, and what gets them unexpectedly resets it.
+    fn out_of_window(&self) -> Vec<Rule> {
+        let drop = || vec![Expression::Verdict(RuleVerdict::Drop)];
+        let answer = [
+            Field::Source,
+            Field::Source,
+            Field::Protocol,
+            Field::SourcePort,
+        ];
+        vec![
+            [self.priority_from(&FRONTEND, FRONTENDS), drop()].concat(),
+            [self.member(&answer, HAIRPINS, false), drop()].concat(),
+        ]
+    }
+
+    fn filter(&self) -> Vec<Rule> {
+        vec![vec![
+            Expression::CtLoad {
+                to: FIRST,
+                key: CtKey::State,
+            },
+            Expression::Mask {
+                register: FIRST,
+                mask: STATE_INVALID.to_ne_bytes(),
+            },
+            Expression::Compare {
+                register: FIRST,
+                equal: false,
+                value: vec![0; 4],
+            },
+            Expression::Verdict(RuleVerdict::Jump("out-of-window".to_owned())),
+        ]]
+    }
+}
+
+const FRONTEND: [Field; 3] = [Field::Destination, Field::Protocol, Field::DestinationPort];
+const FIRST: Register = Register(0);
+pub(crate) const PREROUTING: &str = "prerouting";
+pub(crate) const OUTPUT: &str = "output";
+pub(crate) const POSTROUTING: &str = "postrouting";
+
+/// `IFNAMSIZ`.
+const INTERFACE_NAME_LENGTH: usize = 16;
+/// `IPS_DST_NAT`.
+const STATUS_DESTINATION_NAT: u32 = 1 << 5;
+/// `NF_CT_STATE_INVALID_BIT`.
+const STATE_INVALID: u32 = 1;
+/// `NF_INET_*`.
+const PRE_ROUTING: u32 = 0;
+const LOCAL_OUT: u32 = 3;
+const POST_ROUTING: u32 = 4;
