@@ -1,0 +1,240 @@
+//! `foghorn-proxy`: the arguments, the tasks, and nothing else.
+
+mod nftables;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use clap::Parser as _;
+use config::name::NodeName;
+use config_runtime::source::Source;
+use config_runtime::supervision::Supervisor;
+use config_runtime::telemetry::{self, Chain};
+use config_runtime::{Interest, client, server};
+use prometheus_client::registry::Registry;
+use proxy::arguments::Arguments;
+use proxy::conntrack::{Cleaner, Sweep};
+use proxy::health::{health_router, mode_router};
+use proxy::metrics::Metrics;
+use proxy::speaker_socket::SpeakerSocket;
+use proxy::status::Status;
+use proxy::surroundings::Settings;
+use proxy::sync::Sync;
+use proxy::work::Worker;
+use proxy::{health_check, leftovers, machine, sysctl};
+use proxy_table::NodeContext;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::nftables::Nftables;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ended = telemetry::initialise(&arguments.common)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| start(arguments));
+    ended.unwrap_or_else(|error| {
+        tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
+        ExitCode::FAILURE
+    })
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.cleanup {
+        let found = Nftables::remove().context("failed to remove the rules")?;
+        let said = if found {
+            "Removed everything of ours from the kernel"
+        } else {
+            "Nothing of ours in the kernel"
+        };
+        tracing::info!("{said}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = Settings::try_from(&arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(arguments, settings));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut supervisor = Supervisor::new()?;
+    sysctl::ensure_all(&sysctl::FORWARDING);
+    if arguments.conntrack_tcp_be_liberal {
+        sysctl::ensure_all(&[sysctl::BE_LIBERAL]);
+    }
+    let client = client::connect(&arguments.common, "proxy").await?;
+    let interest = Interest {
+        services: true,
+        endpoint_slices: true,
+        nodes: true,
+        service_cidrs: true,
+        ..Interest::default()
+    };
+    let source = Source::start(Some(client), &[], interest);
+    let status = Arc::new(Status::default());
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+
+    let closing = supervisor.closing();
+    if let Some(address) = arguments.health_address() {
+        let router = health_router(Arc::clone(&status), metrics.clone());
+        let serving = serve("health", address, router, closing.clone());
+        supervisor.spawn_server("health", serving);
+    }
+    if let Some(address) = arguments.metrics_address() {
+        let router = server::metrics_router(registry).merge(mode_router("nftables"));
+        let serving = serve("metrics", address, router, closing.clone());
+        supervisor.spawn_server("metrics", serving);
+    }
+    let (told_addresses, addresses) = watch::channel(BTreeSet::<IpAddr>::new());
+    let watching = machine::watch_addresses(told_addresses);
+    supervisor.spawn_server("addresses", until(closing.clone(), watching));
+    let (told_silent, silent) = watch::channel(BTreeSet::new());
+    let hearing = hear_speaker(arguments.speaker_socket, told_silent, status.healthy());
+    supervisor.spawn_server("speaker socket", until(closing.clone(), hearing));
+    let (checks, notices) = mpsc::unbounded_channel();
+    let answering = health_check::serve(notices, Arc::clone(&status));
+    supervisor.spawn_server("health checks", until(closing.clone(), answering));
+    let looking_after = look_after(Arc::clone(&status));
+    supervisor.spawn_server("status", until(closing, looking_after));
+
+    let plane = Nftables::open().context("failed to open a socket to nftables")?;
+    let context = Arc::new(NodeContext::new(settings.node_name.clone()));
+    let sync = Sync {
+        source,
+        settings,
+        addresses,
+        silent,
+        worker: Worker::new(plane, context),
+        cleaner: cleaner(&metrics),
+        health_checks: checks,
+        status,
+        metrics,
+    };
+    supervisor.spawn("sync", sync.run(supervisor.stopping()));
+    Ok(supervisor.run().await)
+}
+
+/// Listens to the speaker, also where another proxy does so at first, as one that is about to be replaced.
+async fn hear_speaker(
+    path: PathBuf,
+    told: watch::Sender<BTreeSet<NodeName>>,
+    healthy: watch::Receiver<bool>,
+) {
+    let mut said = false;
+    let socket = loop {
+        match SpeakerSocket::bind(&path) {
+            Ok(socket) => break socket,
+            Err(error) if said => tracing::debug!(%error, "Speaker still cannot be heard"),
+            Err(error) => {
+                said = true;
+                let path = path.display();
+                tracing::warn!(%path, %error, "Speaker cannot be heard: trying again");
+            }
+        }
+        tokio::time::sleep(LISTEN_RETRY).await;
+    };
+    socket.serve(told, healthy).await;
+}
+
+fn cleaner(metrics: &Metrics) -> Option<Cleaner> {
+    let deleted = metrics.conntrack_deleted.clone();
+    let started = Cleaner::start(move |sweep| match sweep {
+        Ok(Sweep {
+            deleted: count,
+            failed,
+        }) => {
+            deleted.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+            tracing::debug!(count, "Ended stale connections");
+            if let Some(error) = failed {
+                tracing::warn!(%error, "Stale connection not ended");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "Stale connections not looked for"),
+    });
+    started
+        .inspect_err(|error| tracing::warn!(%error, "Stale connections are not looked for"))
+        .ok()
+}
+
+/// Tells who listens when the proxy becomes healthy or stale, and once it is healthy removes what kube-proxy left: not
+/// earlier, so that somebody forwards at every moment.
+async fn look_after(status: Arc<Status>) {
+    let mut healthy = status.healthy();
+    let mut ticks = tokio::time::interval(TICK);
+    let mut may_have_leftovers = true;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => status.refresh(Instant::now()),
+            Ok(()) = healthy.changed() => {}
+        }
+        if may_have_leftovers && *healthy.borrow_and_update() {
+            may_have_leftovers = false;
+            match tokio::task::spawn_blocking(leftovers::remove).await {
+                Ok(Ok(found)) => say(&found),
+                Ok(Err(error)) => tracing::warn!(%error, "What kube-proxy left was not looked for"),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn say(found: &leftovers::Leftovers) {
+    if !found.removed_tables.is_empty() {
+        tracing::info!(families = ?found.removed_tables, "Removed the nftables table of kube-proxy");
+    }
+    if !found.iptables_tables.is_empty() {
+        tracing::warn!(
+            tables = ?found.iptables_tables,
+            "Chains of kube-proxy's iptables mode are there: remove them with kube-proxy --cleanup"
+        );
+    }
+}
+
+/// Serves until `closing`, also where the address is another's at first, as while kube-proxy still runs.
+async fn serve(
+    what: &'static str,
+    address: SocketAddr,
+    router: Router,
+    closing: CancellationToken,
+) -> anyhow::Result<()> {
+    while !closing.is_cancelled() {
+        match server::listen(address).await {
+            Ok(listener) => {
+                tracing::debug!(what, %address, "Listening");
+                server::serve(listener, router.clone(), closing.clone()).await?;
+            }
+            Err(error) => {
+                tracing::warn!(what, error = %Chain(&error), "Not listening: trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(LISTEN_RETRY) => {}
+                    () = closing.cancelled() => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tokio::select! {
+        () = task => {}
+        () = closing.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// The loop, and what answers for it.
+const WORKER_THREADS: usize = 2;
+const TICK: Duration = Duration::from_secs(1);
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
