@@ -1,0 +1,321 @@
+//! Speakers on a real bridge: what clients hear, and how fast.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what goes wrong here is a failing test, in helpers as well"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use config::name::NodeName;
+use speaker::wire::filter;
+use speaker::wire::packet_socket::{EtherType, PacketSocket};
+use speaker_announcer::announcement::{announcements, probe};
+use speaker_announcer::packet::{Body, Frame};
+use speaker_announcer::{Event, MacAddr};
+use support::{Host, Lan, Speaker, configuration};
+
+const V4: &str = "192.0.2.240";
+const V6: &str = "2001:db8::240";
+
+/// Three nodes that announce two VIPs, the first of them as the owner.
+fn three_speakers() -> (Lan, Vec<Speaker>) {
+    let lan = Lan::new(3);
+    let names = ["node-1", "node-2", "node-3"];
+    let mut speakers: Vec<_> = (1..)
+        .zip(names)
+        .map(|(number, name)| Speaker::start(lan.node(number), name))
+        .collect();
+    let nodes = names.map(NodeName::from);
+    for speaker in &speakers {
+        speaker.configure(configuration(&nodes.each_ref(), &[V4, V6]));
+    }
+    for vip in [V4, V6] {
+        speakers[0].wait_for("that it announces", |event| is_acquired(event, vip));
+    }
+    (lan, speakers)
+}
+
+fn is_acquired(event: &Event, vip: &str) -> bool {
+    event.owns() == Some(true) && event.vip() == Some(vip.parse().unwrap())
+}
+
+fn mac(host: &Host) -> BTreeSet<String> {
+    [host.mac.to_string()].into()
+}
+
+fn both() -> [IpAddr; 2] {
+    [V4, V6].map(|vip| vip.parse().unwrap())
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn exactly_one_node_answers() {
+    let (lan, speakers) = three_speakers();
+    for vip in both() {
+        assert_eq!(lan.who_answers(vip), mac(lan.node(1)), "{vip}");
+    }
+    assert!(speakers[0].owns(V4) && speakers[0].owns(V6));
+    assert!(!speakers[1].owns(V4) && !speakers[2].owns(V6));
+    let groups = lan.node(2).run("ip -6 maddress show dev eth0");
+    assert!(groups.contains("ff02::1:ff00:240"), "{groups}");
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn when_the_plug_is_pulled_another_node_announces_within_a_second() {
+    let (lan, mut speakers) = three_speakers();
+    let begin = Instant::now();
+    lan.unplug(lan.node(1));
+    let successors = &mut speakers[1..];
+    // Which of the two is next is decided by a hash: ask the state of the machines.
+    let (at, took) = loop {
+        let found = successors.iter().position(|speaker| speaker.owns(V4));
+        if let Some(at) = found {
+            break (at, begin.elapsed());
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "nobody took over");
+        std::thread::yield_now();
+    };
+    println!("taken over after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let (event, _) = successors[at].wait_for("that it took over", |event| {
+        matches!(event, Event::TakenOver { .. }) && event.vip() == Some(both()[0])
+    });
+    assert!(
+        event
+            .to_string()
+            .starts_with("took over 192.0.2.240 from node-1"),
+        "{event}"
+    );
+    speakers[0].wait_for("that its link is down", |event| {
+        matches!(event, Event::Released { .. })
+    });
+    for vip in both() {
+        assert_eq!(lan.who_answers(vip), mac(lan.node(at + 2)), "{vip}");
+    }
+
+    lan.plug(lan.node(1));
+    speakers[0].wait_for("that it hears its peers", |event| {
+        matches!(event, Event::PeerHeard { .. })
+    });
+    for vip in both() {
+        assert_eq!(
+            lan.who_answers(vip),
+            mac(lan.node(at + 2)),
+            "no fail-back of {vip}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn an_owner_that_was_cut_off_is_silent_as_soon_as_it_hears_its_successor() {
+    let (lan, mut speakers) = three_speakers();
+    lan.isolate(lan.node(1));
+    let begin = Instant::now();
+    while !speakers[1..].iter().any(|speaker| speaker.owns(V4)) {
+        assert!(begin.elapsed() < Duration::from_secs(5), "nobody took over");
+        std::thread::yield_now();
+    }
+    assert!(speakers[0].owns(V4), "each side serves its clients");
+    lan.reconnect(lan.node(1));
+    speakers[0].wait_for("that it yielded", |event| {
+        matches!(event, Event::Yielded { .. }) && event.vip() == Some(both()[0])
+    });
+    let answers = lan.who_answers(both()[0]);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert!(!answers.contains(&lan.node(1).mac.to_string()));
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn a_speaker_that_ends_hands_over_first() {
+    let (lan, mut speakers) = three_speakers();
+    let heard = capture(lan.client(), V4);
+    let mut first = speakers.remove(0);
+    first.shut_down();
+    let events = first.heard_events();
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::HandedOver { .. })),
+        "{events:#?}"
+    );
+    let owner = speakers
+        .iter()
+        .position(|speaker| speaker.owns(V4))
+        .unwrap();
+    let new = lan.node(owner + 2);
+    assert_eq!(lan.who_answers(both()[0]), mac(new));
+    // The client was told by gratuitous ARP, as a request and as a reply.
+    let announced: Vec<_> = frames(&heard)
+        .into_iter()
+        .filter(|frame| announcements(new.mac, both()[0]).contains(frame))
+        .collect();
+    assert!(announced.len() >= 2, "{announced:?}");
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn a_flood_for_others_does_not_reach_the_machine() {
+    let (lan, speakers) = three_speakers();
+    let socket = lan.client().packet_socket(EtherType::Arp);
+    let ndp = lan.client().packet_socket(EtherType::Ipv6);
+    let from = lan.client().mac;
+    let packets = &speakers[1].metrics.packets;
+    let before = (packets.received_arp.get(), packets.received_ndp.get());
+    for number in 0..2000 {
+        let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 0).to_bits() + number);
+        send(&socket, &probe(from, v4.into()));
+        let v6 = Ipv6Addr::from_bits(0xffff << 112 | u128::from(number));
+        send(&ndp, &announcements(from, v6.into())[0]);
+    }
+    for vip in both() {
+        let socket = if vip.is_ipv4() { &socket } else { &ndp };
+        send(socket, &probe(from, vip));
+    }
+    let begin = Instant::now();
+    while (packets.received_arp.get(), packets.received_ndp.get()) == before {
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "not even ours came"
+        );
+        std::thread::yield_now();
+    }
+    let came = packets.received_arp.get() - before.0 + packets.received_ndp.get() - before.1;
+    // The owner announces as well while this goes on.
+    assert!(came < 50, "{came} of 4002 frames came");
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn an_address_that_a_stranger_has_is_not_announced_until_it_is_gone() {
+    let lan = Lan::new(1);
+    let client = lan.client();
+    client.run("ip address add 192.0.2.240/24 dev eth0");
+    let mut speaker = Speaker::start(lan.node(1), "node-1");
+    let node = NodeName::from("node-1");
+    speaker.configure(configuration(&[&node], &[V4]));
+    let (event, _) = speaker.wait_for("that there is a conflict", |event| {
+        matches!(event, Event::Conflict { .. })
+    });
+    let named = format!("hardware address {}", client.mac);
+    assert!(event.to_string().contains(&named), "{event}");
+    assert!(!speaker.owns(V4));
+    client.run("ip address del 192.0.2.240/24 dev eth0");
+    speaker.wait_for("that it announces", |event| is_acquired(event, V4));
+    assert_eq!(lan.who_answers(both()[0]), mac(lan.node(1)));
+
+    let socket = client.packet_socket(EtherType::Arp);
+    send(&socket, &announcements(client.mac, both()[0])[0]);
+    speaker.wait_for("that it defended", |event| {
+        matches!(event, Event::Defended { .. })
+    });
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn interfaces_may_change_while_it_runs() {
+    let lan = Lan::new(1);
+    let node = lan.node(1);
+    node.run("ip address flush dev eth0 scope global");
+    let mut speaker = Speaker::start(node, "node-1");
+    let name = NodeName::from("node-1");
+    speaker.configure(configuration(&[&name], &[V4]));
+    assert!(speaker.state().links.is_empty());
+    node.run("ip address add 192.0.2.1/24 dev eth0");
+    speaker.wait_for("that it announces", |event| is_acquired(event, V4));
+    node.run("ip link set eth0 name lan0");
+    assert_eq!(lan.who_answers(both()[0]), mac(node));
+
+    let heard = capture(lan.client(), V4);
+    let new = MacAddr::new(2, 0, 0, 0, 9, 9);
+    node.run(&format!("ip link set lan0 address {new}"));
+    let begin = Instant::now();
+    let mut seen = Vec::new();
+    while !seen.contains(&announcements(new, both()[0])[0]) {
+        assert!(begin.elapsed() < Duration::from_secs(5), "{seen:?}");
+        seen.extend(frames(&heard));
+    }
+    assert_eq!(lan.who_answers(both()[0]), [new.to_string()].into());
+    node.run("ip address del 192.0.2.1/24 dev lan0");
+    speaker.wait_for("that it stopped", |event| event.owns() == Some(false));
+    assert!(lan.who_answers(both()[0]).is_empty());
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn nodes_with_and_without_ipv6_hear_each_other() {
+    let lan = Lan::new(2);
+    lan.node(2)
+        .run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1");
+    let nodes = ["node-1", "node-2"].map(NodeName::from);
+    let mut speakers = [1, 2].map(|number| {
+        let speaker = Speaker::start(lan.node(number), &format!("node-{number}"));
+        speaker.configure(configuration(&nodes.each_ref(), &[V4]));
+        speaker
+    });
+    for speaker in &mut speakers {
+        speaker.wait_for("that it hears its peer", |event| {
+            matches!(event, Event::PeerHeard { .. })
+        });
+    }
+    speakers[0].wait_for("that it announces", |event| is_acquired(event, V4));
+    // Longer than IPv4 is used without a reason.
+    let quiet_until = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < quiet_until {
+        for speaker in &mut speakers {
+            let lost = speaker
+                .heard_events()
+                .into_iter()
+                .find(|event| matches!(event, Event::PeerSilent { .. }));
+            assert_eq!(lost, None, "at {}", speaker.node);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[track_caller]
+fn send(socket: &PacketSocket, frame: &Frame) {
+    loop {
+        match socket.send(&frame.emit()) {
+            Ok(()) => return,
+            // The queue of the interface is full: the other end has to catch up.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(nix::libc::ENOBUFS | nix::libc::EAGAIN)
+                ) =>
+            {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What the host hears about a VIP from now on.
+fn capture(host: &Host, vip: &str) -> PacketSocket {
+    let socket = host.packet_socket(EtherType::Arp);
+    let vip: Ipv4Addr = vip.parse().unwrap();
+    socket.set_filter(&filter::arp(&[vip].into())).unwrap();
+    socket
+}
+
+fn frames(socket: &PacketSocket) -> Vec<Frame> {
+    let mut buffer = [0; 2048];
+    let mut frames = Vec::new();
+    while let Ok(size) = socket.receive(&mut buffer) {
+        let frame = Frame::parse(&buffer[..size]).unwrap();
+        assert!(matches!(frame.body, Body::Arp(_)));
+        frames.push(frame);
+    }
+    frames
+}
