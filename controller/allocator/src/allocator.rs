@@ -260,39 +260,31 @@ impl Allocator {
             was_known: entry.is_known,
             decision: entry.decision.clone(),
         });
-        let plan = Search {
-            context: &self.context,
-            pools: &self.pools,
-            ledger: &self.ledger,
-            claim: &entry.claim,
-            holdings: &entry.holdings,
+        let mut refusals = Vec::new();
+        // Each round gives something, the last one nothing: several addresses may have to be reassigned.
+        for _ in 0..entry.holdings.len() + ROUNDS {
+            let search = Search {
+                context: &self.context,
+                pools: &self.pools,
+                ledger: &self.ledger,
+                claim: &entry.claim,
+                holdings: &entry.holdings,
+            };
+            let plan = search.plan();
+            refusals = plan.refusals;
+            if plan.changes.is_empty() {
+                break;
+            }
+            let dropped = carry_out(plan.changes, entry, &mut self.ledger, &mut self.pools);
+            self.is_helpful |= !dropped.is_empty() || entry.claim.terms.key.is_some();
+            if !dropped.is_empty() {
+                let dropped = dropped.into_iter();
+                let released = releases.entry(service.clone()).or_default();
+                released.extend(dropped.map(|address| (address, Released::Replaced)));
+            }
         }
-        .plan();
-        let mut holdings = entry.holdings.clone();
-        let mut dropped: Vec<IpAddr> = Vec::new();
-        for (family, addresses) in plan.changes {
-            let keeps = |&held: &IpAddr| IpFamily::of(held) != family || addresses.contains(&held);
-            dropped.extend(holdings.iter().filter(|held| !keeps(held)));
-            holdings.retain(|&held| IpFamily::of(held) != family);
-            holdings.extend(addresses);
-        }
-        for &address in &dropped {
-            strike(&mut self.ledger, &mut self.pools, address, service);
-            let released = releases.entry(service.clone()).or_default();
-            released.push((address, Released::Replaced));
-        }
-        let has_new = holdings
-            .iter()
-            .any(|address| !entry.holdings.contains(address));
-        for &address in &holdings {
-            enter(&mut self.ledger, &mut self.pools, address, &entry.claim);
-        }
-        self.is_helpful |= !dropped.is_empty() || (has_new && entry.claim.terms.key.is_some());
-        entry.holdings = in_order(holdings, &entry.claim.families);
         entry.is_known = true;
-        let rejection = (!plan.refusals.is_empty()).then_some(Rejection {
-            refusals: plan.refusals,
-        });
+        let rejection = (!refusals.is_empty()).then_some(Rejection { refusals });
         if rejection.is_none() {
             self.lacking.remove(turn);
         } else {
@@ -347,6 +339,9 @@ impl Allocator {
     }
 }
 
+/// How often a Service can get something new beside the addresses that are reassigned: a family each, and no more.
+const ROUNDS: usize = 3;
+
 /// What was decided for a Service before a settle.
 struct Before {
     was_known: bool,
@@ -378,6 +373,32 @@ fn in_order(mut addresses: Vec<IpAddr>, families: &[IpFamily]) -> Vec<IpAddr> {
         families.iter().position(|&found| found == family)
     });
     addresses
+}
+
+/// Puts all addresses of a family in place of those that the Service has of it; what it had and has no more.
+fn carry_out(
+    changes: Vec<(IpFamily, Vec<IpAddr>)>,
+    entry: &mut Entry,
+    ledger: &mut Ledger,
+    pools: &mut Pools,
+) -> Vec<IpAddr> {
+    let claim = &entry.claim;
+    let mut dropped = Vec::new();
+    for (family, addresses) in changes {
+        let (old, mut kept): (Vec<IpAddr>, Vec<IpAddr>) = std::mem::take(&mut entry.holdings)
+            .into_iter()
+            .partition(|&held| IpFamily::of(held) == family);
+        for address in old.into_iter().filter(|old| !addresses.contains(old)) {
+            strike(ledger, pools, address, &claim.service);
+            dropped.push(address);
+        }
+        for &address in &addresses {
+            enter(ledger, pools, address, claim);
+        }
+        kept.extend(addresses);
+        entry.holdings = in_order(kept, &claim.families);
+    }
+    dropped
 }
 
 fn enter(ledger: &mut Ledger, pools: &mut Pools, address: IpAddr, claim: &Claim) {

@@ -243,6 +243,17 @@ fn an_address_out_of_all_pools_stays_unless_its_pool_reassigns() {
 }
 
 #[test]
+fn all_addresses_that_must_move_do_so_at_once() {
+    let mut reassigning = pool("lan", &["192.0.2.1-192.0.2.2"]);
+    reassigning.on_in_use = OnInUse::Reassign;
+    check(
+        context(vec![reassigning]),
+        vec![holding(claim("a/a", V4), &["198.51.100.8", "198.51.100.9"])],
+        &[("a/a", "192.0.2.1 192.0.2.2", "")],
+    );
+}
+
+#[test]
 fn an_empty_configuration_releases_nothing() {
     let mut allocator = settled(lan(), vec![claim("a/a", DUAL)]);
     allocator.configure(Context::default());

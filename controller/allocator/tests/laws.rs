@@ -1,0 +1,472 @@
+//! Laws that hold after every event, whatever came before, checked against a model that enumerates.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "only tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use config::address::IpFamily;
+use config::name::ServiceKey;
+use config::pool::{OnInUse, Pool};
+use config::service::{FamilyPolicy, Protocol};
+use controller_allocator::status::PoolNumbers;
+use controller_allocator::{Allocator, Asked, Backend, Claim, Context, Decision, Obstacle};
+use proptest::prelude::*;
+use support::*;
+
+/// Everything that can happen.
+#[derive(Clone, Debug)]
+enum Event {
+    Claim(Claim),
+    Withdraw(ServiceKey),
+    /// Several at once, decided in one settle.
+    Claims(Vec<Claim>),
+    Configure(Context),
+    /// Begins afresh from the statuses.
+    Restart,
+}
+
+const ADDRESSES: [&str; 8] = [
+    "192.0.2.0",
+    "192.0.2.1",
+    "192.0.2.2",
+    "192.0.2.3",
+    "198.51.100.1",
+    "203.0.113.9",
+    "2001:db8::1",
+    "2001:db8::2",
+];
+
+fn any_address() -> impl Strategy<Value = IpAddr> {
+    prop::sample::select(&ADDRESSES[..]).prop_map(ip)
+}
+
+fn any_claim() -> impl Strategy<Value = Claim> {
+    let who = (
+        prop::sample::select(vec!["a/1", "a/2", "a/3", "b/4", "b/5", "b/6"]),
+        0_i64..2,
+    );
+    let families = prop::sample::select(vec![(V4, 0_u8), (V4, 0), (V6, 0), (DUAL, 1), (DUAL, 2)]);
+    let requested = prop_oneof![
+        6 => Just(Vec::new()),
+        2 => prop::collection::vec(any_address(), 1..3),
+    ];
+    let pool =
+        prop_oneof![4 => Just(None), 1 => prop::sample::select(vec!["p", "q", "r"]).prop_map(Some)];
+    let sharing = prop::option::of((
+        prop::sample::select(vec!["k", "l"]),
+        any::<bool>(),
+        80_u16..82,
+    ));
+    let held = prop_oneof![5 => Just(Vec::new()), 1 => prop::collection::vec(any_address(), 1..3)];
+    (
+        who,
+        families,
+        requested,
+        pool,
+        sharing,
+        held,
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(
+            |(
+                (service, uid),
+                (families, policy),
+                requested,
+                pool,
+                sharing_key,
+                mut held,
+                is_local,
+            )| {
+                let mut made = claim(service, families);
+                made.uid = uid.to_string().into();
+                made.created_seconds = i64::from(service.as_bytes()[2] % 3);
+                made.policy = [
+                    FamilyPolicy::SingleStack,
+                    FamilyPolicy::PreferDualStack,
+                    FamilyPolicy::RequireDualStack,
+                ][usize::from(policy)];
+                made.requests.addresses = requested;
+                made.requests.addresses.dedup();
+                made.requests.pool = pool.map(Into::into);
+                if let Some((key, is_tcp, port)) = sharing_key {
+                    made.requests.sharing_key = Some(key.into());
+                    let protocol = if is_tcp { Protocol::Tcp } else { Protocol::Udp };
+                    made = support::sharing(made, key, protocol, port);
+                }
+                if is_local {
+                    made = local(made, "app");
+                }
+                held.dedup();
+                made.held = held;
+                made
+            },
+        )
+}
+
+fn any_pool(name: &'static str) -> impl Strategy<Value = Pool> {
+    let ranges = prop::sample::select(vec![
+        &["192.0.2.0-192.0.2.1", "2001:db8::1"][..],
+        &["192.0.2.1-192.0.2.3"],
+        &["198.51.100.1", "192.0.2.2"],
+        &["2001:db8::1-2001:db8::2"],
+    ]);
+    let flags = (
+        prop::bool::weighted(0.8),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    );
+    let limits = (
+        prop::option::weighted(0.3, 0_u32..3),
+        prop::bool::weighted(0.15),
+    );
+    let reserved = prop::option::weighted(0.2, prop::sample::select(vec!["a/1", "b/4"]));
+    (ranges, flags, limits, reserved).prop_map(
+        move |(ranges, (automatic, careful, disabled), (priority, reassign), reserved)| {
+            let mut made = pool(name, ranges);
+            made.auto_assign = automatic;
+            made.avoid_buggy_ips = careful;
+            made.disabled = disabled;
+            if let Some(priority) = priority {
+                made = for_namespace(made, "a", priority);
+            }
+            if reassign {
+                made.on_in_use = OnInUse::Reassign;
+            }
+            if let Some(service) = reserved {
+                let address = made.ranges[0].first().to_string();
+                made = reserving(made, &address, service);
+            }
+            made
+        },
+    )
+}
+
+fn any_context() -> impl Strategy<Value = Context> {
+    let pools = (
+        prop::option::weighted(0.8, any_pool("p")),
+        prop::option::weighted(0.6, any_pool("q")),
+        prop::option::weighted(0.4, any_pool("r")),
+    );
+    (pools, prop::option::weighted(0.3, any_address())).prop_map(|((p, q, r), node)| {
+        let mut made = context([p, q, r].into_iter().flatten().collect());
+        made.nodes
+            .extend(node.map(|address| (address, "node-1".into())));
+        made
+    })
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => any_claim().prop_map(Event::Claim),
+        2 => prop::collection::vec(any_claim(), 2..4).prop_map(Event::Claims),
+        2 => prop::sample::select(vec!["a/1", "a/2", "a/3", "b/4", "b/5", "b/6"])
+            .prop_map(|service| Event::Withdraw(key(service))),
+        2 => any_context().prop_map(Event::Configure),
+        1 => Just(Event::Restart),
+    ]
+}
+
+/// What the tests know beside the allocator: the claims and the context.
+#[derive(Default)]
+struct Model {
+    context: Context,
+    claims: BTreeMap<ServiceKey, Claim>,
+    allocator: Allocator,
+}
+
+type Holdings = BTreeMap<ServiceKey, Vec<IpAddr>>;
+
+impl Model {
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Claim(claim) => self.claim(claim),
+            Event::Claims(claims) => claims.into_iter().for_each(|claim| self.claim(claim)),
+            Event::Withdraw(service) => {
+                self.claims.remove(&service);
+                self.allocator.withdraw(&service);
+            }
+            Event::Configure(context) => {
+                self.context = context.clone();
+                self.allocator.configure(context);
+            }
+            Event::Restart => self.allocator = self.restarted(),
+        }
+        self.allocator.settle();
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        self.claims.insert(claim.service.clone(), claim.clone());
+        self.allocator.claim(claim);
+    }
+
+    /// Another allocator that knows nothing but the statuses.
+    fn restarted(&self) -> Allocator {
+        let mut allocator = Allocator::default();
+        allocator.configure(self.context.clone());
+        let holdings = self.holdings();
+        for (service, claim) in &self.claims {
+            let mut claim = claim.clone();
+            claim.held = holdings[service].clone();
+            allocator.claim(claim);
+        }
+        allocator.settle();
+        allocator
+    }
+
+    fn decision(&self, service: &ServiceKey) -> &Decision {
+        self.allocator.decision(service).unwrap()
+    }
+
+    fn holdings(&self) -> Holdings {
+        let services = self.claims.keys();
+        services
+            .map(|service| {
+                (
+                    service.clone(),
+                    self.decision(service).addresses().collect(),
+                )
+            })
+            .collect()
+    }
+
+    /// Whether a Service may be given an address that it does not have, by the rules alone.
+    fn may_have(&self, claim: &Claim, address: IpAddr, requested: bool) -> bool {
+        let pools: Vec<&Pool> = self.context.pools.values().map(AsRef::as_ref).collect();
+        let reserved: Vec<&ServiceKey> = pools
+            .iter()
+            .filter_map(|pool| pool.reserved_for(address))
+            .collect();
+        let is_mine = reserved.contains(&&claim.service);
+        let wanted = claim.requests.pool.as_ref();
+        let buggy = matches!(address, IpAddr::V4(v4) if [0, 255].contains(&v4.octets()[3]));
+        let admits = |pool: &&Pool| {
+            let selected = pool.allocation.as_ref().is_none_or(|allocation| {
+                allocation
+                    .namespaces
+                    .iter()
+                    .any(|name| name == claim.service.namespace())
+            });
+            let mine = pool.reserved_for(address) == Some(&claim.service);
+            pool.contains(address)
+                && !pool.disabled
+                && wanted.is_none_or(|wanted| *wanted == pool.name)
+                && (selected || mine && requested)
+                && (requested || wanted.is_some() || pool.auto_assign)
+                && (requested || !(pool.avoid_buggy_ips && buggy))
+        };
+        let others = self
+            .claims
+            .values()
+            .filter(|other| other.service != claim.service);
+        claim.families.contains(&IpFamily::of(address))
+            && !self.context.nodes.contains_key(&address)
+            && (reserved.is_empty() || is_mine)
+            && pools.iter().any(admits)
+            && others
+                .filter(|other| {
+                    self.decision(&other.service)
+                        .addresses()
+                        .any(|held| held == address)
+                })
+                .all(|other| may_share(claim, other))
+    }
+
+    fn any_can_be_had(&self, claim: &Claim, family: IpFamily) -> bool {
+        let held: Vec<IpAddr> = self.decision(&claim.service).addresses().collect();
+        let of_family = ADDRESSES
+            .map(ip)
+            .into_iter()
+            .filter(|&address| IpFamily::of(address) == family);
+        let reserved = |address: &IpAddr| {
+            let mut pools = self.context.pools.values();
+            pools.any(|pool| pool.reserved_for(*address).is_some())
+        };
+        of_family
+            .filter(|address| !held.contains(address) && !reserved(address))
+            .any(|address| self.may_have(claim, address, false))
+    }
+}
+
+fn may_share(one: &Claim, other: &Claim) -> bool {
+    let (one, other) = (&one.terms, &other.terms);
+    one.key.is_some()
+        && one.key == other.key
+        && one.ports.is_disjoint(&other.ports)
+        && match (&one.backend, &other.backend) {
+            (Backend::Cluster, Backend::Cluster) => true,
+            (Backend::Local(one), Backend::Local(other)) => one == other,
+            _ => false,
+        }
+}
+
+/// No address is held by two that may not share it.
+fn no_double_use(model: &Model) -> Result<(), TestCaseError> {
+    let holdings = model.holdings();
+    for (one, addresses) in &holdings {
+        for (other, theirs) in holdings.range(one.clone()..).skip(1) {
+            let both = addresses.iter().any(|address| theirs.contains(address));
+            let allowed = may_share(&model.claims[one], &model.claims[other]);
+            prop_assert!(
+                !both || allowed,
+                "{one} and {other} both have {addresses:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whoever has all it asked for keeps it, whatever happens to others.
+fn nobody_moves(
+    model: &Model,
+    before: &Holdings,
+    was_complete: &BTreeSet<ServiceKey>,
+    touched: &BTreeSet<ServiceKey>,
+) -> Result<(), TestCaseError> {
+    for service in was_complete
+        .iter()
+        .filter(|service| !touched.contains(*service))
+    {
+        let now: Vec<IpAddr> = model.decision(service).addresses().collect();
+        prop_assert_eq!(&now, &before[service], "{} moved", service);
+    }
+    Ok(())
+}
+
+/// Whatever can be given is given, and what is refused cannot be given.
+fn every_refusal_is_true(model: &Model) -> Result<(), TestCaseError> {
+    for (service, claim) in &model.claims {
+        let decision = model.decision(service);
+        let held: Vec<IpAddr> = decision.addresses().collect();
+        let Some(rejection) = &decision.rejection else {
+            for family in &claim.families {
+                let has = held.iter().any(|&address| IpFamily::of(address) == *family);
+                prop_assert!(has, "{service} has no {family} address and no reason");
+            }
+            let requested = &claim.requests.addresses;
+            let has_all = requested.iter().all(|address| held.contains(address));
+            prop_assert!(has_all, "{service} has not what it asked for and no reason");
+            continue;
+        };
+        for refusal in &rejection.refusals {
+            let possible = match &refusal.asked {
+                Asked::Address(address) | Asked::Reserved(address) => {
+                    !held.contains(address) && model.may_have(claim, *address, true)
+                }
+                Asked::Any(family, _) => model.any_can_be_had(claim, *family),
+                Asked::Another(address) => model.any_can_be_had(claim, IpFamily::of(*address)),
+                Asked::Unreadable => false,
+            };
+            prop_assert!(
+                !possible,
+                "{service} is refused what it could have: {rejection}"
+            );
+        }
+        if held.is_empty() && claim.policy == FamilyPolicy::RequireDualStack {
+            let last = rejection.refusals[0].obstacles.last();
+            let unclear = matches!(last, Some(Obstacle::WrongFamily { .. }));
+            prop_assert!(unclear || last == Some(&Obstacle::OtherFamilyMissing));
+        }
+    }
+    Ok(())
+}
+
+/// Whatever was given may be given.
+fn every_gift_is_allowed(model: &Model, before: &Holdings) -> Result<(), TestCaseError> {
+    for (service, claim) in &model.claims {
+        for address in model.decision(service).addresses() {
+            let had = before
+                .get(service)
+                .is_some_and(|had| had.contains(&address));
+            if had || claim.held.contains(&address) {
+                continue;
+            }
+            let mut pools = model.context.pools.values();
+            let asked = claim.requests.addresses.contains(&address)
+                || pools.any(|pool| pool.reserved_for(address) == Some(service));
+            let allowed = model.may_have(claim, address, asked);
+            prop_assert!(allowed, "{service} was given {address}");
+        }
+    }
+    Ok(())
+}
+
+/// The counts are those of counting.
+fn usage_is_true(model: &Model) -> Result<(), TestCaseError> {
+    let held: BTreeSet<IpAddr> = model.holdings().into_values().flatten().collect();
+    for (name, usage) in model.allocator.usage() {
+        let pool = &model.context.pools[name];
+        let inside = |family| {
+            let held = held.iter().filter(|&&address| pool.contains(address));
+            held.filter(|&&address| IpFamily::of(address) == family)
+                .count() as i64
+        };
+        let free = |family: IpFamily| {
+            let all = pool.ranges.iter().flat_map(|range| range.addresses());
+            all.filter(|&address| {
+                let buggy = matches!(address, IpAddr::V4(v4) if [0, 255].contains(&v4.octets()[3]));
+                let mut pools = model.context.pools.values();
+                let skipped = pool.avoid_buggy_ips && buggy;
+                let taken = held.contains(&address) || model.context.nodes.contains_key(&address);
+                let reserved = pools.any(|pool| pool.reserved_for(address).is_some());
+                IpFamily::of(address) == family && !taken && !skipped && !reserved
+            })
+            .count() as i64
+        };
+        let expected = PoolNumbers {
+            assigned_ipv4: inside(IpFamily::V4),
+            assigned_ipv6: inside(IpFamily::V6),
+            available_ipv4: free(IpFamily::V4),
+            available_ipv6: free(IpFamily::V6),
+        };
+        prop_assert_eq!(PoolNumbers::from(usage), expected, "{}", name);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn the_laws_hold_after_every_event(events in prop::collection::vec(any_event(), 1..24)) {
+        let mut model = Model::default();
+        for event in events {
+            let before = model.holdings();
+            let complete = model.claims.keys().filter(|service| model.decision(service).is_complete());
+            let complete: BTreeSet<ServiceKey> = complete.cloned().collect();
+            let touched: BTreeSet<ServiceKey> = match &event {
+                Event::Claim(claim) => [claim.service.clone()].into(),
+                Event::Claims(claims) => claims.iter().map(|claim| claim.service.clone()).collect(),
+                Event::Withdraw(service) => [service.clone()].into(),
+                Event::Restart => BTreeSet::new(),
+                // A pool may reassign, and a pool that was asked for may change: those who asked for nothing stay.
+                Event::Configure(context) => {
+                    let pools = &mut context.pools.values();
+                    let reassigns = pools.any(|pool| pool.on_in_use == OnInUse::Reassign);
+                    let touched = model.claims.values();
+                    touched
+                        .filter(|claim| reassigns || claim.requests.pool.is_some())
+                        .map(|claim| claim.service.clone())
+                        .collect()
+                }
+            };
+            model.apply(event);
+            no_double_use(&model)?;
+            nobody_moves(&model, &before, &complete, &touched)?;
+            every_refusal_is_true(&model)?;
+            every_gift_is_allowed(&model, &before)?;
+            usage_is_true(&model)?;
+            // A restart, or another replica, moves nobody, and finds nothing that was overlooked.
+            let restarted = model.restarted();
+            for service in model.claims.keys() {
+                let addresses = |decision: &Decision| decision.addresses().collect::<Vec<_>>();
+                prop_assert_eq!(
+                    restarted.decision(service).map(addresses),
+                    Some(addresses(model.decision(service))),
+                    "{} after a restart", service
+                );
+            }
+        }
+    }
+}
