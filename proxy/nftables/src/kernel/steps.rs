@@ -1,12 +1,13 @@
 //! A change as batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use config::address::IpFamily;
 
 use crate::netlink::message::{Batch, SetElement};
 use crate::program::schema::{self, SETS, TABLE, family_number};
-use crate::program::{Change, Item, Value, rules};
+use crate::program::{Change, Item, Key, Value, rules};
 
 /// What one batch does.
 #[derive(Debug)]
@@ -16,15 +17,22 @@ pub(crate) enum Step<'a> {
     /// Tables (dormant) and chains.
     Shape(&'a Change),
     /// Elements that belong together.
-    Elements {
-        removed: Vec<(Item, Value)>,
-        added: Vec<(Item, Value)>,
-    },
+    Elements(Elements),
     /// The tables are complete.
     Activate(&'a Change),
 }
 
+/// Elements that go and come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Elements {
+    removed: Vec<(Item, Value)>,
+    added: Vec<(Item, Value)>,
+}
+
 /// A change in as many batches as it takes.
+///
+/// Whatever is between two of them, each flow meets what it met before the change or what it will meet after it, as
+/// long as the change is one of Services and not of the node's context.
 pub(crate) fn steps(change: &Change, longest_batch: usize) -> Vec<Step<'_>> {
     let rules: usize = change.chains.iter().map(|chain| chain.rules.len()).sum();
     let length = change.elements() * ELEMENT_LENGTH
@@ -34,53 +42,95 @@ pub(crate) fn steps(change: &Change, longest_batch: usize) -> Vec<Step<'_>> {
     if length <= longest_batch {
         return vec![Step::Whole(change)];
     }
-    let mut steps = vec![Step::Shape(change)];
+    let mut steps = Vec::new();
+    if !change.tables.is_empty() || !change.chains.is_empty() {
+        steps.push(Step::Shape(change));
+    }
     let most = (longest_batch / ELEMENT_LENGTH).max(1);
-    // What frontends share comes before them and goes after them; all of one frontend goes together.
-    let mut groups: BTreeMap<_, (Vec<_>, Vec<_>)> = BTreeMap::new();
-    for element in &change.removed {
-        let group = element.0.frontend().map_or((2, None), |key| (1, Some(key)));
-        groups.entry(group).or_default().0.push(*element);
-    }
-    for element in &change.added {
-        let group = element.0.frontend().map_or((0, None), |key| (1, Some(key)));
-        groups.entry(group).or_default().1.push(*element);
-    }
-    let mut current = (Vec::new(), Vec::new());
-    let full = |steps: &mut Vec<_>, current: &mut (Vec<_>, Vec<_>)| {
-        let (removed, added) = std::mem::take(current);
-        if !removed.is_empty() || !added.is_empty() {
-            steps.push(Step::Elements { removed, added });
-        }
-    };
-    for ((stage, _), (removed, added)) in groups {
-        let count = removed.len() + added.len();
-        if current.0.len() + current.1.len() + count > most {
-            full(&mut steps, &mut current);
-        }
-        if stage == 1 {
-            current.0.extend(removed);
-            current.1.extend(added);
-            continue;
-        }
-        for element in removed {
-            current.0.push(element);
-            if current.0.len() >= most {
-                full(&mut steps, &mut current);
+    let mut current = Elements::default();
+    for (stage, group) in groups(change) {
+        let parts = match stage {
+            Stage::Frontends(..) => vec![group],
+            // What frontends share may go one by one.
+            Stage::Before | Stage::After => group.split(most),
+        };
+        for part in parts {
+            if !current.is_empty() && current.len() + part.len() > most {
+                steps.push(Step::Elements(std::mem::take(&mut current)));
             }
-        }
-        for element in added {
-            current.1.push(element);
-            if current.1.len() >= most {
-                full(&mut steps, &mut current);
-            }
+            current.removed.extend(part.removed);
+            current.added.extend(part.added);
         }
     }
-    full(&mut steps, &mut current);
+    if !current.is_empty() {
+        steps.push(Step::Elements(current));
+    }
     if !change.tables.is_empty() {
         steps.push(Step::Activate(change));
     }
     steps
+}
+
+/// When elements go to the kernel, if not all at once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Stage {
+    /// Shared by frontends, and needed by those that come.
+    Before,
+    /// Those of one address, or of one frontend where the address stays what it is: together, for no packet may meet half.
+    Frontends(IpAddr, Option<Key>),
+    /// Shared by frontends, and needed by those that go.
+    After,
+}
+
+/// The elements of a change, put together as they have to be.
+fn groups(change: &Change) -> BTreeMap<Stage, Elements> {
+    let address_of = |item: &Item| match item {
+        Item::ClusterIp(address) | Item::LeftAlone(address) => Some(*address),
+        _ => None,
+    };
+    let both = change.removed.iter().chain(&change.added);
+    let whole: BTreeSet<IpAddr> = both.filter_map(|(item, _)| address_of(item)).collect();
+    let stage = |item: &Item, otherwise| match (address_of(item), item.frontend()) {
+        (Some(address), _) => Stage::Frontends(address, None),
+        (None, Some(key)) => {
+            let alone = !whole.contains(&key.address);
+            Stage::Frontends(key.address, alone.then_some(key))
+        }
+        (None, None) => otherwise,
+    };
+    let mut groups: BTreeMap<Stage, Elements> = BTreeMap::new();
+    for element in &change.removed {
+        let group = groups.entry(stage(&element.0, Stage::After)).or_default();
+        group.removed.push(*element);
+    }
+    for element in &change.added {
+        let group = groups.entry(stage(&element.0, Stage::Before)).or_default();
+        group.added.push(*element);
+    }
+    groups
+}
+
+impl Elements {
+    fn len(&self) -> usize {
+        self.removed.len() + self.added.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Parts of at most `most` elements.
+    fn split(self, most: usize) -> Vec<Self> {
+        let removed = self.removed.chunks(most).map(|part| Self {
+            removed: part.to_vec(),
+            added: Vec::new(),
+        });
+        let added = self.added.chunks(most).map(|part| Self {
+            removed: Vec::new(),
+            added: part.to_vec(),
+        });
+        removed.chain(added).collect()
+    }
 }
 
 impl Step<'_> {
@@ -90,7 +140,7 @@ impl Step<'_> {
             Self::Whole(change) | Self::Shape(change) => {
                 !change.tables.is_empty() || !change.chains.is_empty()
             }
-            Self::Elements { .. } | Self::Activate(_) => false,
+            Self::Elements(_) | Self::Activate(_) => false,
         }
     }
 
@@ -102,7 +152,7 @@ impl Step<'_> {
                 elements(&mut batch, &change.removed, &change.added);
             }
             Self::Shape(change) => shape(&mut batch, change, true),
-            Self::Elements { removed, added } => elements(&mut batch, removed, added),
+            Self::Elements(part) => elements(&mut batch, &part.removed, &part.added),
             Self::Activate(change) => {
                 for (family, _) in &change.tables {
                     batch.new_table(family_number(*family), TABLE, false);
@@ -170,3 +220,45 @@ fn by_set(
 const ELEMENT_LENGTH: usize = 208;
 const RULE_LENGTH: usize = 1200;
 const TABLE_LENGTH: usize = 18 * 400;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proxy_table::generate::any_scene;
+
+    use super::*;
+    use crate::program::Program;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn between_two_batches_a_flow_meets_what_was_or_what_will_be(
+            scene in any_scene(12), back in 1_usize..12, longest_batch in 1_usize..2000,
+        ) {
+            let mut earlier = scene.clone();
+            earlier.steps.truncate(scene.steps.len().saturating_sub(back));
+            let (from, to) = (earlier.table(), scene.table());
+            let mut held = Program::compile(&from);
+            let change = held.diff(&Program::compile(&to)).unwrap_or_default();
+            for step in steps(&change, longest_batch) {
+                held.apply(&match step {
+                    Step::Whole(change) => change.clone(),
+                    Step::Shape(change) => Change { chains: change.chains.clone(), ..Change::default() },
+                    Step::Elements(part) => Change {
+                        removed: part.removed,
+                        added: part.added,
+                        ..Change::default()
+                    },
+                    Step::Activate(_) => Change::default(),
+                });
+                for flow in &scene.flows {
+                    let verdict = held.walk(flow);
+                    let allowed = [from.verdict(flow), to.verdict(flow)];
+                    prop_assert!(allowed.contains(&verdict), "{verdict:?} is none of {allowed:?}");
+                }
+            }
+            prop_assert_eq!(held.diff(&Program::compile(&to)), None);
+        }
+    }
+}
