@@ -203,7 +203,8 @@ impl Lab {
                 let recipe = program("speaker", &suffix, &node.namespace)?
                     .args(["--node-name", &name])
                     .arg("--heartbeat-key-file")
-                    .arg(&heartbeat_key);
+                    .arg(&heartbeat_key)
+                    .args(["--proxy-socket", &socket]);
                 node.speaker = Some(Program::start(recipe, &logs)?);
             }
             let recipe = match options.proxy {
