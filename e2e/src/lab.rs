@@ -204,7 +204,8 @@ impl Lab {
                     .args(["--node-name", &name])
                     .arg("--heartbeat-key-file")
                     .arg(&heartbeat_key)
-                    .args(["--proxy-socket", &socket]);
+                    .args(["--proxy-socket", &socket])
+                    .urgent();
                 node.speaker = Some(Program::start(recipe, &logs)?);
             }
             let recipe = match options.proxy {
