@@ -17,12 +17,15 @@ use crate::compile::Settings;
 #[command(name = "foghorn-speaker", version, about)]
 #[command(group(ArgGroup::new("heartbeats").required(true)))]
 pub struct Arguments {
-    /// Arguments of every program.
     #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "documented there; a comment here would become its help"
+    )]
     pub common: CommonArguments,
 
-    /// Arguments of every program on a node.
     #[command(flatten)]
+    #[expect(missing_docs, reason = "the same")]
     pub node: NodeArguments,
 
     /// File with the key of heartbeats, the same for all speakers; a second line is a key that is accepted too, while keys
@@ -50,18 +53,18 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", default_value = "/run/foghorn/proxy.sock")]
     pub proxy_socket: PathBuf,
 
-    /// Values of spec.loadBalancerClass to announce
+    /// Value of spec.loadBalancerClass to announce; may be given several times. If given, Services without a class are
+    /// left to others unless --serve-classless is given too. Default: foghorn.dev/foghorn and Services without a class
     #[arg(
-        long,
-        value_name = "CLASS,..",
-        value_delimiter = ',',
-        default_value = "foghorn.dev/foghorn"
+        long = "load-balancer-class",
+        visible_alias = "lb-class",
+        value_name = "CLASS"
     )]
     pub load_balancer_class: Vec<String>,
 
-    /// Leave Services alone that name no class
-    #[arg(long)]
-    pub require_load_balancer_class: bool,
+    /// Whether to announce Services without spec.loadBalancerClass
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub serve_classless: Option<bool>,
 
     /// Announce also from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
     #[arg(long)]
@@ -134,11 +137,16 @@ impl Arguments {
 
     /// What decides about candidates.
     pub fn settings(&self) -> Settings {
-        let classes: BTreeSet<_> = self.load_balancer_class.iter().cloned().collect();
+        let default = self.load_balancer_class.is_empty();
+        let classes: BTreeSet<_> = if default {
+            [DEFAULT_CLASS.to_owned()].into()
+        } else {
+            self.load_balancer_class.iter().cloned().collect()
+        };
         Settings {
             node: NodeName::new(self.node.node_name.as_str()),
             classes,
-            unnamed_class: !self.require_load_balancer_class,
+            unnamed_class: self.serve_classless.unwrap_or(default),
             ignore_exclude_label: self.ignore_exclude_lb,
             leave_cordoned: self.leave_cordoned_nodes,
         }
@@ -149,6 +157,8 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
+/// The class that is announced if the operator names none.
+const DEFAULT_CLASS: &str = "foghorn.dev/foghorn";
 /// Port of `/metrics` and `/status` by default.
 pub const METRICS_PORT: u16 = 7474;
 /// Port of `/healthz`, `/livez` and `/readyz` by default.
@@ -157,6 +167,31 @@ pub const HEALTH_PORT: u16 = 7475;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_that_is_named_is_the_only_one() {
+        let classes = |arguments: &[&str]| {
+            let name = ["foghorn-speaker", "--node-name=a", "--insecure-heartbeats"];
+            let arguments = Arguments::try_parse_from(name.iter().chain(arguments)).unwrap();
+            let Settings {
+                classes,
+                unnamed_class,
+                ..
+            } = arguments.settings();
+            (
+                classes.into_iter().collect::<Vec<_>>().join(" "),
+                unnamed_class,
+            )
+        };
+        for (arguments, names, unnamed) in [
+            (&[][..], "foghorn.dev/foghorn", true),
+            (&["--serve-classless=false"], "foghorn.dev/foghorn", false),
+            (&["--lb-class=a", "--load-balancer-class=b"], "a b", false),
+            (&["--lb-class=a", "--serve-classless"], "a", true),
+        ] {
+            assert_eq!(classes(arguments), (names.to_owned(), unnamed));
+        }
+    }
 
     #[test]
     fn reads_where_a_proxy_can_be_asked() {

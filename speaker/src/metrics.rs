@@ -48,6 +48,8 @@ pub struct Packets {
     pub sent_heartbeats: Counter,
     /// Packets that could not be sent.
     pub not_sent: Counter,
+    /// Frames that were not looked at because their sender sends too many.
+    pub too_many: Counter,
     /// Packets received that were not heeded, by reason.
     pub refused: Family<Refused, Counter>,
 }
@@ -160,7 +162,7 @@ impl Metrics {
 impl Packets {
     fn register(registry: &mut Registry) -> Self {
         let packets = Family::<Direction, Counter>::default();
-        let refused = Family::default();
+        let refused = Family::<Refused, Counter>::default();
         let not_sent = Counter::default();
         registry.register("packets", "Packets on the wire", packets.clone());
         registry.register(
@@ -173,6 +175,12 @@ impl Packets {
             "Packets that could not be sent",
             not_sent.clone(),
         );
+        let too_many = refused
+            .get_or_create(&Refused {
+                kind: "frame",
+                reason: "too_many",
+            })
+            .clone();
         let counter = |direction, kind| {
             packets
                 .get_or_create(&Direction { direction, kind })
@@ -186,6 +194,7 @@ impl Packets {
             sent_ndp: counter("sent", "ndp"),
             sent_heartbeats: counter("sent", "heartbeat"),
             not_sent,
+            too_many,
             refused,
         }
     }

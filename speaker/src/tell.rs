@@ -129,7 +129,10 @@ pub fn note(event: &Event, node: &NodeName, interfaces: &[Interface]) -> String 
 
 fn log(event: &Event, note: &str) {
     let reason = event.reason();
-    if event.is_warning() {
+    if matches!(event, Event::Stalled { .. }) {
+        // On a busy machine without real-time priority there are many; the metric counts them.
+        tracing::debug!(reason, "{note}");
+    } else if event.is_warning() {
         tracing::warn!(reason, "{note}");
     } else {
         tracing::info!(reason, "{note}");

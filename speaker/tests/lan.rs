@@ -14,9 +14,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use config::name::NodeName;
+use speaker::metrics::Refused;
 use speaker::wire::filter;
 use speaker::wire::packet_socket::{EtherType, PacketSocket};
 use speaker_announcer::announcement::{announcements, probe};
+use speaker_announcer::heartbeat::{GROUP_V4, PORT};
 use speaker_announcer::packet::{Body, Frame};
 use speaker_announcer::{Event, MacAddr};
 use support::{Host, Lan, Speaker, configuration};
@@ -279,6 +281,74 @@ fn nodes_with_and_without_ipv6_hear_each_other() {
             assert_eq!(lost, None, "at {}", speaker.node);
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn what_came_through_a_router_is_no_heartbeat() {
+    let (lan, speakers) = three_speakers();
+    let packets = &speakers[1].metrics.packets;
+    let unknown = || {
+        packets
+            .refused
+            .get_or_create(&Refused {
+                kind: "heartbeat",
+                reason: "length",
+            })
+            .get()
+    };
+    let send = |hop_limit: u32, datagram: &'static [u8]| {
+        lan.client().inside(move || {
+            let socket = std::net::UdpSocket::bind("192.0.2.4:0").unwrap();
+            socket.set_multicast_ttl_v4(hop_limit).unwrap();
+            socket.send_to(datagram, (GROUP_V4, PORT)).unwrap();
+        });
+    };
+    for _ in 0..10 {
+        send(254, b"FOGH and more");
+        send(255, b"something else");
+    }
+    // What comes later has come: nothing else is under way.
+    send(255, b"FOGH and more");
+    let begin = Instant::now();
+    while unknown() == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "nothing came");
+        std::thread::yield_now();
+    }
+    assert_eq!(unknown(), 1);
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn the_interface_may_be_a_bridge() {
+    let lan = Lan::new(2);
+    for number in [1, 2] {
+        let host = lan.node(number);
+        host.run("ip address flush dev eth0 scope global");
+        host.run("ip link add lan0 type bridge");
+        host.run(&format!("ip link set lan0 address {} up", host.mac));
+        host.run("ip link set eth0 master lan0");
+        host.run(&format!("ip address add 192.0.2.{number}/24 dev lan0"));
+        host.run(&format!(
+            "ip address add 2001:db8::{number}/64 dev lan0 nodad"
+        ));
+    }
+    let nodes = ["node-1", "node-2"].map(NodeName::from);
+    let mut speakers = [1, 2].map(|number| {
+        let speaker = Speaker::start(lan.node(number), &format!("node-{number}"));
+        speaker.configure(configuration(&nodes.each_ref(), &[V4, V6]));
+        speaker
+    });
+    for vip in [V4, V6] {
+        speakers[0].wait_for("that it announces", |event| is_acquired(event, vip));
+    }
+    for vip in both() {
+        assert_eq!(lan.who_answers(vip), mac(lan.node(1)), "{vip}");
+    }
+    speakers[0].shut_down();
+    for vip in both() {
+        assert_eq!(lan.who_answers(vip), mac(lan.node(2)), "{vip}");
     }
 }
 

@@ -20,6 +20,7 @@ use crate::compile::Scope;
 use crate::interfaces::{InterfaceSocket, ListError};
 use crate::metrics::Packets;
 use crate::real_time;
+use crate::wire::limiter::Limiter;
 use crate::wire::link_sockets::LinkSockets;
 pub use control::{Command, Control, Gone};
 use poller::{Poller, Token};
@@ -60,6 +61,7 @@ pub struct Engine {
     interfaces: InterfaceSocket,
     scope: Scope,
     links: BTreeMap<LinkIndex, LinkSockets>,
+    limiter: Limiter,
     /// When to try again to open sockets that could not be opened.
     retry: Option<Time>,
     commands: mpsc::Receiver<Command>,
@@ -99,6 +101,7 @@ impl Engine {
             interfaces,
             scope: Scope::default(),
             links: BTreeMap::new(),
+            limiter: Limiter::new(now),
             retry: None,
             commands,
             control: control.clone(),

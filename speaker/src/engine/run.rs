@@ -203,8 +203,12 @@ impl Engine {
                     EtherType::Arp => self.packets.received_arp.inc(),
                     EtherType::Ipv6 => self.packets.received_ndp.inc(),
                 };
-                let outcome = self.announcer.handle_frame(index, octets, self.clock.now());
-                if let Err(error) = outcome {
+                let now = self.clock.now();
+                if !self.limiter.admits(octets, now) {
+                    self.packets.too_many.inc();
+                    continue;
+                }
+                if let Err(error) = self.announcer.handle_frame(index, octets, now) {
                     self.packets.refuse("frame", error.label());
                 }
             }
