@@ -45,6 +45,16 @@ struct Identity {
     used: u32,
 }
 
+/// How far what was read can be trusted.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Trust {
+    /// Somebody changed it meanwhile.
+    None,
+    /// Some elements are missing: their set was growing.
+    Partly,
+    Full,
+}
+
 /// Why the kernel does not hold what it should. After any of these it has to be read again.
 #[expect(missing_docs, reason = "the messages say it")]
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +88,17 @@ impl Kernel {
     /// # Errors
     /// If the kernel cannot be read, or others change it all the time.
     pub fn read(&mut self) -> Result<Program, KernelError> {
-        for _ in 0..READ_TRIALS {
+        for trial in 1..=READ_TRIALS {
             let generation = self.socket.generation()?;
             let mut program = Program::default();
-            let mut consistent = true;
+            let mut trust = Trust::Full;
             for family in FAMILIES {
-                consistent &= self.read_family(family, &mut program)?;
+                trust = trust.min(self.read_family(family, &mut program)?);
             }
             let tables = self.identities()?;
-            if consistent && self.socket.generation()? == generation {
+            let steady = trust > Trust::None && self.socket.generation()? == generation;
+            // What is missing in the end is sent again, which does no harm.
+            if steady && (trust == Trust::Full || trial == READ_TRIALS) {
                 self.known = Some(Known { generation, tables });
                 return Ok(program);
             }
@@ -178,24 +190,25 @@ impl Kernel {
         Ok(identities)
     }
 
-    /// Reads one table; false if somebody changed it meanwhile.
+    /// Reads one table.
     fn read_family(
         &mut self,
         family: IpFamily,
         program: &mut Program,
-    ) -> Result<bool, SocketError> {
+    ) -> Result<Trust, SocketError> {
         let number = family_number(family);
         let table = self
             .socket
             .get(GET_TABLE, number, |writer| writer.text(1, TABLE))?;
         let Some(table) = table else {
-            return Ok(true);
+            return Ok(Trust::Full);
         };
         let mut reading = Reading {
             family,
             // A table that never became active is not complete.
             whole: find_number(&table, 2).unwrap_or(0) == 0,
             program: Program::default(),
+            complete: true,
         };
         let mut consistent = true;
         consistent &= self.socket.dump(
@@ -224,10 +237,11 @@ impl Kernel {
             },
         )?;
         reading.whole &= sets.len() == SETS.len();
-        for set in sets {
+        for (set, count) in sets {
             if set == schema::AFFINITY || !reading.whole {
                 continue;
             }
+            let before = reading.program.elements.len();
             let mut ranges = Vec::new();
             let content = |writer: &mut Writer| {
                 writer.text(1, TABLE);
@@ -238,6 +252,9 @@ impl Kernel {
                 .dump(GET_SET_ELEMENT, number, content, |elements| {
                     reading.elements(set, elements, &mut ranges);
                 })?;
+            let seen = reading.program.elements.len() - before;
+            let seen_all = count.is_none_or(|count| usize::try_from(count) == Ok(seen));
+            reading.complete &= seen_all || !ranges.is_empty();
             reading.ranges(set, &ranges);
         }
         if reading.whole {
@@ -247,7 +264,11 @@ impl Kernel {
         } else {
             program.broken.insert(family);
         }
-        Ok(consistent)
+        Ok(match (consistent, reading.complete) {
+            (false, _) => Trust::None,
+            (true, false) => Trust::Partly,
+            (true, true) => Trust::Full,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use config::address::IpFamily;
 
-use crate::netlink::attribute::{find, find_text};
+use crate::netlink::attribute::{find, find_number, find_text};
 use crate::netlink::expression::Expression;
 use crate::netlink::message::SetElement;
 use crate::program::schema::{self, SETS, TABLE};
@@ -14,6 +14,9 @@ pub(crate) struct Reading {
     /// Whether everything seen so far is as ours is.
     pub(crate) whole: bool,
     pub(crate) program: Program,
+    /// Whether every set gave as many elements as it has. One that grows its hash table meanwhile gives some twice and
+    /// leaves others out.
+    pub(crate) complete: bool,
 }
 
 impl Reading {
@@ -46,7 +49,8 @@ impl Reading {
         rules.or_default().push(expressions);
     }
 
-    pub(crate) fn set(&mut self, set: &[u8], known: &mut Vec<&'static str>) {
+    /// A set or map; with how many elements it says that it has (since Linux 6.16).
+    pub(crate) fn set(&mut self, set: &[u8], known: &mut Vec<(&'static str, Option<u32>)>) {
         if find_text(set, 1) != Some(TABLE) {
             return;
         }
@@ -54,7 +58,7 @@ impl Reading {
             .into_iter()
             .find(|name| Some(*name) == find_text(set, 2));
         match name.filter(|name| schema::set_shape(name, self.family).describes(set)) {
-            Some(name) => known.push(name),
+            Some(name) => known.push((name, find_number(set, 20))),
             None => self.whole = false,
         }
     }
