@@ -12,7 +12,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest;
 use e2e::wait;
@@ -29,28 +29,57 @@ fn a_bad_pool_harms_only_itself() -> Result<()> {
     };
     with_lab(&options, |lab| {
         a_bad_object_is_refused_by_the_api(lab)?;
+        a_bad_object_says_so_in_its_condition(lab)?;
         a_bad_document_in_a_file_is_refused_with_its_place(lab)?;
         a_corrected_file_counts_without_a_restart(lab)
     })
 }
 
+/// What the schema can see is refused at once.
 fn a_bad_object_is_refused_by_the_api(lab: &mut Lab) -> Result<()> {
-    let bad = manifest::pool_yaml("backwards", &["192.168.1.250-192.168.1.240"]);
-    let error = format!(
-        "{:#}",
-        lab.kubectl
-            .apply(&bad)
-            .expect_err("the range runs backwards")
-    );
-    println!("kubectl apply: {error}");
+    for (name, address) in [
+        ("no-address", "the-lan"),
+        ("everything", "0.0.0.0/0"),
+        ("host-bits", "192.168.1.77/28"),
+    ] {
+        let bad = manifest::pool_yaml(name, &[address]);
+        let error = match lab.kubectl.apply(&bad) {
+            Ok(()) => bail!("the API server accepted {address}"),
+            Err(error) => format!("{error:#}"),
+        };
+        println!("kubectl apply: {error}");
+        for part in [name, "spec.addresses"] {
+            ensure!(
+                error.contains(part),
+                "the message does not name {part}: {error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What only a comparison of addresses can see is said by the object itself.
+fn a_bad_object_says_so_in_its_condition(lab: &mut Lab) -> Result<()> {
+    let bad = manifest::pool_yaml("reversed", &["192.168.1.250-192.168.1.240"]);
+    lab.kubectl.apply(&bad)?;
+    let message = wait::until("the condition of the bad pool", PATIENCE, || {
+        let pool = lab
+            .kubectl
+            .run(&["get", "ipaddresspool", "reversed", "-o", "json"])?;
+        let pool: serde_json::Value = serde_json::from_str(&pool)?;
+        let conditions = pool["status"]["conditions"].as_array().cloned();
+        Ok(conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Accepted" && condition["status"] == "False")
+            .map(|condition| condition["message"].to_string()))
+    })?;
+    println!("the pool says: {message}");
     ensure!(
-        error.contains("backwards"),
-        "the message does not name the object: {error}"
+        message.contains("spec.addresses[0]") && message.contains("swap the two addresses"),
+        "the message does not say where and what to do: {message}"
     );
-    ensure!(
-        error.contains("spec.addresses"),
-        "the message does not name the field: {error}"
-    );
+    lab.kubectl.run(&["delete", "ipaddresspool", "reversed"])?;
     Ok(())
 }
 
