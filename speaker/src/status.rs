@@ -184,3 +184,84 @@ fn word(standing: &Standing) -> &'static str {
         Standing::Ineligible(reason) => reason.label(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use speaker_announcer::{Ineligible, LinkIndex, MacAddr, Time, VipStanding};
+
+    use super::*;
+    use crate::engine::PeerView;
+
+    #[test]
+    fn says_where_every_address_stands_and_why() {
+        let mac = MacAddr::new(2, 0, 0, 0, 0, 1);
+        let vip: IpAddr = "192.0.2.240".parse().unwrap();
+        let other: IpAddr = "192.0.2.241".parse().unwrap();
+        let by = NodeName::from("node-2");
+        let standing = VipStanding {
+            owner: Some(by.clone()),
+            since: Some(Time::from_millis(500)),
+            own: Standing::Outranked { by: by.clone() },
+            candidates: vec![
+                (by.clone(), Standing::Owner { leaving: false }),
+                ("node-1".into(), Standing::Outranked { by: by.clone() }),
+                ("node-3".into(), Standing::Ineligible(Ineligible::Excluded)),
+            ],
+        };
+        let view = VipView {
+            standing,
+            owned_for: Some(Duration::from_millis(1500)),
+            interfaces: vec![Interface {
+                name: "eth0".to_owned(),
+                mac,
+            }],
+        };
+        let peer = PeerView {
+            heard: true,
+            since: Time::from_millis(1000),
+        };
+        let link = Link {
+            index: LinkIndex(2),
+            name: "eth0".to_owned(),
+            mac,
+            up: true,
+            addresses: vec!["192.0.2.1/24".parse().unwrap()],
+        };
+        let state = State {
+            now: Time::from_millis(2000),
+            vips: [(vip, view.clone()), (other, view)].into(),
+            peers: [(by, peer)].into(),
+            silent: ["node-3".into()].into(),
+            links: vec![link],
+        };
+        let services = |_| vec!["default/web".to_owned()];
+        let said = status(&"node-1".into(), &state, Some(vip), services);
+        assert_eq!(
+            serde_json::to_value(said).unwrap(),
+            serde_json::json!({
+                "version": 1, "node": "node-1",
+                "addresses": [{
+                    "address": "192.0.2.240", "services": ["default/web"], "owner": "node-2", "ownedForSeconds": 1.5,
+                    "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01"}],
+                    "candidates": [
+                        {"node": "node-2", "standing": "Owner", "reason": "owns the address"},
+                        {"node": "node-1", "standing": "Outranked", "reason": "would be next, but node-2 comes first"},
+                        {"node": "node-3", "standing": "Excluded",
+                            "reason": "the node is labelled node.kubernetes.io/exclude-from-external-load-balancers"},
+                    ],
+                }],
+                "peers": [{"node": "node-2", "heard": true, "sinceSeconds": 1.0}],
+                "silent": ["node-3"],
+                "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "up": true, "addresses": ["192.0.2.1/24"]}],
+            })
+        );
+        assert_eq!(
+            status(&"node-1".into(), &state, None, services)
+                .addresses
+                .len(),
+            2
+        );
+    }
+}

@@ -3,6 +3,7 @@
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "what goes wrong here is a failing test, in helpers as well"
 )]
@@ -350,6 +351,48 @@ fn the_interface_may_be_a_bridge() {
     for vip in both() {
         assert_eq!(lan.who_answers(vip), mac(lan.node(2)), "{vip}");
     }
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn five_hundred_addresses_move_as_fast_as_one() {
+    let lan = Lan::new(3);
+    let nodes = ["node-1", "node-2", "node-3"].map(NodeName::from);
+    let vips: Vec<_> = (0..250)
+        .flat_map(|number| {
+            let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 0).to_bits() + number * 3);
+            [v4.to_string(), format!("2001:db8::2:{number:x}")]
+        })
+        .collect();
+    let texts: Vec<_> = vips.iter().map(String::as_str).collect();
+    let mut speakers: Vec<_> = (1..=3)
+        .map(|number| {
+            let host = lan.node(number);
+            host.run(&format!("ip address add 198.51.103.{number}/22 dev eth0"));
+            let speaker = Speaker::start(host, &format!("node-{number}"));
+            speaker.configure(configuration(&nodes.each_ref(), &texts));
+            speaker
+        })
+        .collect();
+    for _ in &vips {
+        speakers[0].wait_for("that it announces", |event| event.owns() == Some(true));
+    }
+    let begin = Instant::now();
+    lan.unplug(lan.node(1));
+    let mut gone = BTreeSet::new();
+    while gone.len() < vips.len() {
+        for speaker in &mut speakers[1..] {
+            for event in speaker.heard_events() {
+                if event.owns() == Some(true) {
+                    gone.extend(event.vip());
+                }
+            }
+        }
+        let (count, took) = (gone.len(), begin.elapsed());
+        assert!(took < Duration::from_secs(1), "{count} taken over");
+        std::thread::yield_now();
+    }
+    println!("taken over after {} ms", begin.elapsed().as_millis());
 }
 
 #[track_caller]
