@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::decision::{Decision, Released, Turn};
 use crate::ledger::Ledger;
 use crate::pools::{PoolUsage, Pools};
-use crate::rejection::Rejection;
+use crate::rejection::{Obstacle, Rejection};
 use crate::search::Search;
 
 /// Gives addresses to Services and knows who has which.
@@ -62,6 +62,17 @@ pub struct Outcome {
     pub has_news: bool,
     /// What it had and has no more.
     pub released: Vec<(IpAddr, Released)>,
+}
+
+/// What a pool says to a Service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    /// The pool.
+    pub pool: PoolName,
+    /// The family of the address.
+    pub family: IpFamily,
+    /// Why it gives none; none if it would.
+    pub obstacle: Option<Obstacle>,
 }
 
 impl Allocator {
@@ -184,6 +195,32 @@ impl Allocator {
     pub fn usage(&self) -> impl Iterator<Item = (&PoolName, PoolUsage)> {
         let pools = self.pools.iter();
         pools.map(|entry| (entry.name(), self.pools.usage(entry, &self.ledger)))
+    }
+
+    /// What each pool says to a Service that wants one more address of each of its families.
+    ///
+    /// In the order in which pools serve. Whether the Service needs one, and from which pool it asks, is not looked at.
+    pub fn verdicts(&self, service: &ServiceKey) -> Vec<Verdict> {
+        let Some(entry) = self.entries.get(service) else {
+            return Vec::new();
+        };
+        let search = Search {
+            context: &self.context,
+            pools: &self.pools,
+            ledger: &self.ledger,
+            claim: &entry.claim,
+            holdings: &entry.holdings,
+        };
+        let pools = self.pools.iter();
+        let verdicts = pools.flat_map(|pool| {
+            let families = entry.claim.families.iter();
+            families.map(move |&family| Verdict {
+                pool: pool.name().clone(),
+                family,
+                obstacle: search.verdict(pool, family),
+            })
+        });
+        verdicts.collect()
     }
 
     /// Enters anew what the open Services have: first those that were seen before, then what statuses say.

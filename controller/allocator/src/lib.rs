@@ -27,7 +27,7 @@ mod runs;
 mod search;
 pub mod status;
 
-pub use allocator::{Allocator, Outcome};
+pub use allocator::{Allocator, Outcome, Verdict};
 pub use claim::{Backend, Claim, Classes, SharingTerms};
 pub use context::Context;
 pub use decision::{Decision, Granted, Released};

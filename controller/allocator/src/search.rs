@@ -360,6 +360,20 @@ impl<'a> Search<'a> {
         self.ledger.conflict(address, &claim.service, &claim.terms)
     }
 
+    /// Why a pool gives the Service no address of a family beside what it has; none if it would.
+    pub(crate) fn verdict(&self, entry: &PoolEntry, family: IpFamily) -> Option<Obstacle> {
+        let is_requested = self.claim.requests.pool.as_ref() == Some(entry.name());
+        let obstacle = if is_requested {
+            self.request_obstacle(entry)
+        } else {
+            self.automatic_obstacle(entry)
+        };
+        obstacle.or_else(|| {
+            let gives = self.pick(entry, family).is_some();
+            (!gives).then(|| self.full(entry, family))
+        })
+    }
+
     fn request_obstacle(&self, entry: &PoolEntry) -> Option<Obstacle> {
         request_obstacle(entry, self.claim, self.context)
     }

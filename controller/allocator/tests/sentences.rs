@@ -518,3 +518,40 @@ fn the_condition_says_it_all() {
         );
     }
 }
+
+#[test]
+fn every_pool_says_what_it_would_do() {
+    let mut by_request = pool("a", &["192.0.2.64/28"]);
+    by_request.auto_assign = false;
+    let context = context(vec![
+        by_request,
+        pool("b", &["192.0.2.1"]),
+        pool("c", &["192.0.2.2"]),
+        for_namespace(pool("d", &["192.0.2.3"]), "media", 7),
+    ]);
+    let first = created(claim("x/first", V4), 1);
+    let verdicts = |second: Claim| {
+        let service = second.service.clone();
+        let allocator = settled(context.clone(), vec![first.clone(), created(second, 2)]);
+        let verdicts = allocator.verdicts(&service).into_iter();
+        let verdicts = verdicts.map(|verdict| {
+            let obstacle = verdict.obstacle.map(|obstacle| obstacle.to_string());
+            format!("{}: {}", verdict.pool, obstacle.unwrap_or_default())
+        });
+        verdicts.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(
+        verdicts(asking(claim("x/second", V4), &["198.51.100.1"])),
+        "d: pool d does not serve the namespace x\n\
+         a: pool a serves only Services that ask for it (autoAssign: false)\n\
+         b: pool b has no free IPv4 address: 1 of 1 in use\n\
+         c: "
+    );
+    assert_eq!(
+        verdicts(asking_pool(claim("x/second", V6), "a")),
+        "d: pool d does not serve the namespace x\n\
+         a: pool a has no IPv6 addresses\n\
+         b: pool b has no IPv6 addresses\n\
+         c: pool c has no IPv6 addresses"
+    );
+}
