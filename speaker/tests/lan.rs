@@ -11,6 +11,8 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use config::name::NodeName;
@@ -19,6 +21,7 @@ use speaker::wire::filter;
 use speaker::wire::packet_socket::{EtherType, PacketSocket};
 use speaker_announcer::announcement::{announcements, probe};
 use speaker_announcer::heartbeat::{GROUP_V4, PORT};
+use speaker_announcer::packet::arp::{Arp, Operation};
 use speaker_announcer::packet::{Body, Frame};
 use speaker_announcer::{Event, MacAddr};
 use support::{Host, Lan, Speaker, configuration};
@@ -354,6 +357,32 @@ fn the_interface_may_be_a_bridge() {
 
 #[test]
 #[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn answers_leave_in_less_than_a_millisecond() {
+    let (lan, _speakers) = three_speakers();
+    let (client, owner) = (lan.client(), lan.node(1));
+    let (question, answer) = question(client, owner);
+    let socket = capture(client, V4);
+    let mut took: Vec<_> = (0..500)
+        .map(|_| {
+            let begin = Instant::now();
+            send(&socket, &question);
+            while !frames(&socket).contains(&answer) {
+                assert!(begin.elapsed() < Duration::from_secs(1), "no answer");
+                std::thread::yield_now();
+            }
+            begin.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    println!(
+        "answered after {:?}, one in a hundred after {:?}",
+        took[250], took[495]
+    );
+    assert!(took[250] < Duration::from_millis(1), "{:?}", took[250]);
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
 fn five_hundred_addresses_move_as_fast_as_one() {
     let lan = Lan::new(3);
     let nodes = ["node-1", "node-2", "node-3"].map(NodeName::from);
@@ -392,6 +421,69 @@ fn five_hundred_addresses_move_as_fast_as_one() {
         std::thread::yield_now();
     }
     println!("taken over after {} ms", begin.elapsed().as_millis());
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn a_flood_for_our_addresses_takes_no_answer_from_others() {
+    let (lan, speakers) = three_speakers();
+    let (client, owner) = (lan.client(), lan.node(1));
+    let (question, answer) = question(client, owner);
+    let stop = Arc::new(AtomicBool::new(false));
+    let flooding = {
+        let (stop, socket) = (Arc::clone(&stop), lan.node(3).packet_socket(EtherType::Arp));
+        let mut flood = question.clone();
+        flood.source = MacAddr::new(2, 0, 0, 0, 0, 0x66);
+        std::thread::spawn(move || {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                send(&socket, &flood);
+                count += 1;
+            }
+            count
+        })
+    };
+    let too_many = &speakers[0].metrics.packets.too_many;
+    let socket = capture(client, V4);
+    let (mut asked, mut lost) = (0, 0);
+    while too_many.get() < 50_000 {
+        asked += 1;
+        let begin = Instant::now();
+        send(&socket, &question);
+        let is_answered = || frames(&socket).contains(&answer);
+        while !is_answered() && begin.elapsed() < Duration::from_millis(200) {
+            std::thread::yield_now();
+        }
+        lost += u32::from(begin.elapsed() >= Duration::from_millis(200));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let count: u64 = flooding.join().unwrap();
+    println!("{count} frames of the flood, {lost} of {asked} answers lost");
+    assert!(asked > 10);
+    assert_eq!(lost, 0);
+    assert!(speakers[0].owns(V4));
+}
+
+/// A client's question for the VIP, and the owner's answer.
+fn question(client: &Host, owner: &Host) -> (Frame, Frame) {
+    let question = Arp {
+        operation: Operation::Request,
+        sender_mac: client.mac,
+        sender: Ipv4Addr::new(192, 0, 2, 4),
+        target_mac: MacAddr::zero(),
+        target: V4.parse().unwrap(),
+    };
+    let answer = Frame {
+        source: owner.mac,
+        destination: client.mac,
+        body: Body::Arp(question.answer(owner.mac)),
+    };
+    let question = Frame {
+        source: client.mac,
+        destination: MacAddr::broadcast(),
+        body: Body::Arp(question),
+    };
+    (question, answer)
 }
 
 #[track_caller]
