@@ -103,12 +103,13 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
     let mut fresh = BTreeMap::new();
     let equal = wait::until("equal rules", patience, || {
         fresh = rules(node)?;
-        Ok((fresh == incremental).then_some(()))
+        Ok((fresh == without_idle_classes(&incremental, &fresh)).then_some(()))
     });
     if equal.is_err() {
         wait::until_ok("the last change in the rules", patience, || {
             complete_rules(node)
         })?;
+        let incremental = without_idle_classes(&incremental, &fresh);
         for name in incremental.keys().chain(fresh.keys()) {
             let (was, is) = (incremental.get(name), fresh.get(name));
             ensure!(
@@ -129,6 +130,36 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
         "these are no rules for {SERVICES} Services"
     );
     Ok(())
+}
+
+/// The rules without the chains of classes that only they have, and without their entries in the maps of classes.
+///
+/// Nothing leads to such a class: the frontends are compared whole, and none of them names it. The proxy keeps the
+/// chain, because kernels before 6.2 may trip over deleting one that was the target of a `goto`.
+fn without_idle_classes(
+    rules: &BTreeMap<String, Vec<Value>>,
+    fresh: &BTreeMap<String, Vec<Value>>,
+) -> BTreeMap<String, Vec<Value>> {
+    let is_idle = |name: &str| {
+        name.starts_with("chain ") && name.contains("pick-") && !fresh.contains_key(name)
+    };
+    let mut kept = rules.clone();
+    kept.retain(|name, _| !is_idle(name));
+    for (name, elements) in &mut kept {
+        // The map `"ip" "foghorn" "classes"` leads to the chain `"ip" "foghorn" "pick-3"`.
+        let Some((table, _)) = name
+            .strip_prefix("map ")
+            .filter(|name| name.contains("classes"))
+            .and_then(|name| name.rsplit_once(' '))
+        else {
+            continue;
+        };
+        elements.retain(|element| {
+            let target = &element[1]["goto"]["target"];
+            !is_idle(&format!("chain {table} {target}"))
+        });
+    }
+    kept
 }
 
 /// Waits until the rules have stayed as they are for a while.
