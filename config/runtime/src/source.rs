@@ -223,7 +223,7 @@ impl Source {
         let settled: Vec<_> = self.refusals.difference(&now).cloned().collect();
         self.refusals = now;
         for refusal in &refused {
-            tracing::warn!(reason = %refusal, "Refused configuration: a good version from before stays in force");
+            tracing::warn!(reason = %refusal, "Refused configuration: the last good version, if there was one, stays in force");
         }
         for refusal in &settled {
             tracing::info!(reason = %refusal, "Refusal of configuration is settled");
