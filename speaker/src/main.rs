@@ -91,6 +91,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         metrics.packets.clone(),
         told,
     )?;
+    let pulse = engine.pulse();
     let end = engine.start(true)?;
     supervisor.spawn(
         "machine",
@@ -114,6 +115,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
 
     if let Some(address) = arguments.health_address() {
         let router = Health::default()
+            .live("machine", move || pulse.check())
             .ready_when("configuration", &configured)
             .router();
         let serving = serve("health", address, router, closing.clone());

@@ -204,25 +204,33 @@ fn a_flood_for_others_does_not_reach_the_machine() {
 fn an_address_that_a_stranger_has_is_not_announced_until_it_is_gone() {
     let lan = Lan::new(1);
     let client = lan.client();
-    client.run("ip address add 192.0.2.240/24 dev eth0");
     let mut speaker = Speaker::start(lan.node(1), "node-1");
     let node = NodeName::from("node-1");
-    speaker.configure(configuration(&[&node], &[V4]));
-    let (event, _) = speaker.wait_for("that there is a conflict", |event| {
-        matches!(event, Event::Conflict { .. })
-    });
-    let named = format!("hardware address {}", client.mac);
-    assert!(event.to_string().contains(&named), "{event}");
-    assert!(!speaker.owns(V4));
-    client.run("ip address del 192.0.2.240/24 dev eth0");
-    speaker.wait_for("that it announces", |event| is_acquired(event, V4));
-    assert_eq!(lan.who_answers(both()[0]), mac(lan.node(1)));
+    for (vip, prefix) in [(V4, "24"), (V6, "64 nodad")] {
+        client.run(&format!("ip address add {vip}/{prefix} dev eth0"));
+        speaker.configure(configuration(&[&node], &[vip]));
+        let (event, _) = speaker.wait_for("that there is a conflict", |event| {
+            matches!(event, Event::Conflict { .. })
+        });
+        let named = format!(
+            "{vip} is in use by another machine with the hardware address {}",
+            client.mac
+        );
+        assert!(event.to_string().starts_with(&named), "{event}");
+        assert!(!speaker.owns(vip));
+        client.run(&format!("ip address del {vip}/{prefix} dev eth0"));
+        speaker.wait_for("that it announces", |event| is_acquired(event, vip));
+        let vip = vip.parse().unwrap();
+        assert_eq!(lan.who_answers(vip), mac(lan.node(1)));
 
-    let socket = client.packet_socket(EtherType::Arp);
-    send(&socket, &announcements(client.mac, both()[0])[0]);
-    speaker.wait_for("that it defended", |event| {
-        matches!(event, Event::Defended { .. })
-    });
+        let claim = &announcements(client.mac, vip)[0];
+        let ether_type = EtherType::of(&claim.emit()).unwrap();
+        send(&client.packet_socket(ether_type), claim);
+        speaker.wait_for("that it defended", |event| {
+            matches!(event, Event::Defended { .. })
+        });
+        assert_eq!(lan.who_answers(vip), mac(lan.node(1)));
+    }
 }
 
 #[test]
@@ -253,6 +261,20 @@ fn interfaces_may_change_while_it_runs() {
     node.run("ip address del 192.0.2.1/24 dev lan0");
     speaker.wait_for("that it stopped", |event| event.owns() == Some(false));
     assert!(lan.who_answers(both()[0]).is_empty());
+
+    node.run("ip address add 192.0.2.1/24 dev lan0");
+    speaker.wait_for("that it announces", |event| is_acquired(event, V4));
+    node.run("ip link del lan0");
+    speaker.wait_for("that it stopped", |event| event.owns() == Some(false));
+    // It goes down before it is gone.
+    let begin = Instant::now();
+    while !speaker.state().links.is_empty() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "it is still known"
+        );
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod report;
 mod run;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -71,6 +72,37 @@ pub struct Engine {
     packets: Packets,
     shutting_down: bool,
     buffer: Box<[u8]>,
+    pulse: Pulse,
+}
+
+/// When the engine was last seen at work; shared.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    clock: Clock,
+    last_milliseconds: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn beat(&self, now: Time) {
+        let milliseconds = now.since_start().as_millis();
+        let milliseconds = u64::try_from(milliseconds).unwrap_or(u64::MAX);
+        self.last_milliseconds
+            .store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Whether the engine works: it has something to do each heartbeat at least.
+    ///
+    /// # Errors
+    /// For how long it has not.
+    pub fn check(&self) -> Result<(), String> {
+        let last = Time::from_millis(self.last_milliseconds.load(Ordering::Relaxed));
+        let idle = self.clock.now().since(last);
+        if idle < LONGEST_IDLE {
+            Ok(())
+        } else {
+            Err(format!("no sign of life for {} s", idle.as_secs()))
+        }
+    }
 }
 
 impl Engine {
@@ -110,8 +142,17 @@ impl Engine {
             packets,
             shutting_down: false,
             buffer: vec![0; LONGEST_PACKET].into_boxed_slice(),
+            pulse: Pulse {
+                clock,
+                last_milliseconds: Arc::default(),
+            },
         };
         Ok((engine, control))
+    }
+
+    /// Whether it is at work can be asked here.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Runs the engine on a thread of its own; what it returns is ready when the thread has ended.
@@ -144,6 +185,8 @@ impl Engine {
     }
 }
 
+/// An engine that does nothing for this long is stuck; heartbeats are 5 seconds apart at most.
+const LONGEST_IDLE: Duration = Duration::from_secs(20);
 /// Longer than any frame that a filter passes, and any heartbeat.
 const LONGEST_PACKET: usize = 2048;
 /// Packets that are read from one socket before others have their turn.

@@ -17,7 +17,6 @@ use crate::wire::packet_socket::EtherType;
 impl Engine {
     /// Runs until it was told to shut down and everything is handed over.
     pub(super) fn run(mut self) -> Result<(), EngineError> {
-        let mut last_timeout = None;
         while !(self.shutting_down && self.announcer.is_done()) {
             let deadline = [self.announcer.poll_timeout(), self.retry]
                 .into_iter()
@@ -39,6 +38,7 @@ impl Engine {
                 }
             }
             let now = self.clock.now();
+            self.pulse.beat(now);
             if self.announcer.poll_timeout().is_some_and(|due| due <= now) {
                 // What has arrived is heard before anybody is declared silent.
                 let links: Vec<_> = self.links.keys().copied().collect();
@@ -47,7 +47,6 @@ impl Engine {
                 }
                 let now = self.clock.now();
                 self.announcer.handle_timeout(now);
-                last_timeout = Some(now);
             }
             if self.retry.is_some_and(|due| due <= now) {
                 self.open_sockets();
@@ -55,7 +54,6 @@ impl Engine {
             self.flush();
         }
         self.flush();
-        tracing::debug!(?last_timeout, "Machine has ended");
         Ok(())
     }
 
