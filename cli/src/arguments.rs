@@ -1,0 +1,166 @@
+//! Command-line arguments of `kubectl-foghorn`.
+
+use std::path::PathBuf;
+
+use controller_allocator::Classes;
+
+use crate::output::Format;
+
+/// Asks Foghorn what it does and why.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "kubectl-foghorn", bin_name = "kubectl foghorn", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub command: Command,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub common: Common,
+}
+
+/// Arguments of every command.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Common {
+    /// The kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig file
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// Only Services of this namespace
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+
+    /// How to print the answer
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// What to ask.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Checks files of pools and advertisements without a cluster; ends with 1 if something in them is refused
+    Check(Check),
+    /// Says which Services would get, keep, lose or change addresses if files were applied; ends with 2 if one would
+    /// lose any
+    Plan(Plan),
+    /// Explains one Service: what it asks for, what each pool says, what it has, who announces it
+    Why(Why),
+    /// Shows how full the pools are and who has which address
+    Pools(Cluster),
+    /// Shows everything on one screen: what is wrong and what to do, then controller, pools and Services
+    Status(Cluster),
+    /// Prints the completion for a shell
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Check {
+    /// Files, directories of *.yaml, *.yml and *.json, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Whether warnings count as refusals
+    #[arg(long)]
+    pub deny_warnings: bool,
+}
+
+/// Arguments of `plan`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Plan {
+    /// Files and directories to apply, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Whether the pools that the files do not have are deleted
+    #[arg(long)]
+    pub prune: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub cluster: Cluster,
+}
+
+/// Arguments of `why`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Why {
+    /// The Service: NAMESPACE/NAME, or NAME in the current namespace
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub cluster: Cluster,
+}
+
+/// Where to learn what the cluster says, and what the controller was started with.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Cluster {
+    /// Reads what `kubectl get services,nodes,namespaces,.. -A -o json` printed instead of asking the cluster
+    #[arg(long, value_name = "FILE")]
+    pub dump: Vec<PathBuf>,
+
+    /// The controller's --load-balancer-class, if it has any; may be given several times
+    #[arg(
+        long = "load-balancer-class",
+        visible_alias = "lb-class",
+        value_name = "CLASS"
+    )]
+    pub load_balancer_class: Vec<String>,
+
+    /// The controller's --serve-classless, if it has it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub serve_classless: Option<bool>,
+
+    /// Name of the controller's Lease
+    #[arg(long, value_name = "NAME", default_value = "foghorn-controller")]
+    pub lease_name: String,
+
+    /// Labels of the speakers' Pods
+    #[arg(
+        long,
+        value_name = "SELECTOR",
+        default_value = "app.kubernetes.io/name=foghorn,app.kubernetes.io/component=speaker"
+    )]
+    pub speaker_selector: String,
+
+    /// Port on which speakers serve their status
+    #[arg(long, value_name = "PORT", default_value_t = 7474)]
+    pub speaker_port: u16,
+}
+
+impl Cluster {
+    /// The classes that the controller serves.
+    pub fn classes(&self) -> Classes {
+        let default = Classes::default();
+        let is_default = self.load_balancer_class.is_empty();
+        Classes {
+            names: if is_default {
+                default.names
+            } else {
+                self.load_balancer_class.iter().cloned().collect()
+            },
+            unnamed: self.serve_classless.unwrap_or(is_default),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

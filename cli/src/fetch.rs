@@ -1,0 +1,286 @@
+//! Asks the API server, and the speakers through it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use crate::arguments::{self, Common};
+use crate::cluster::Cluster;
+use crate::dump;
+use crate::speaker::SpeakerStatus;
+
+/// A kind of objects to ask for.
+struct Resource {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    /// What is not known without it; none if no answer can do without.
+    gap: Option<&'static str>,
+}
+
+const fn resource(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    gap: Option<&'static str>,
+) -> Resource {
+    Resource {
+        group,
+        version,
+        kind,
+        plural,
+        gap,
+    }
+}
+
+const NODES: &str = "endpoints and addresses of nodes are not known";
+const EVENTS: &str = "what happened lately is not known";
+const LEASES: &str = "who leads is not known";
+const NETWORKS: &str = "pools are not compared with the networks of ClusterIPs";
+/// Kinds that need not be installed are no gap where they are not.
+const RESOURCES: [Resource; 11] = [
+    resource("", "v1", "Service", "services", None),
+    resource(
+        "",
+        "v1",
+        "Namespace",
+        "namespaces",
+        Some("pools may select other namespaces than is said"),
+    ),
+    resource("", "v1", "Node", "nodes", Some(NODES)),
+    resource(
+        "discovery.k8s.io",
+        "v1",
+        "EndpointSlice",
+        "endpointslices",
+        Some(NODES),
+    ),
+    resource(
+        "networking.k8s.io",
+        "v1",
+        "ServiceCIDR",
+        "servicecidrs",
+        Some(NETWORKS),
+    ),
+    resource(
+        "foghorn.dev",
+        "v1alpha1",
+        "IPAddressPool",
+        "ipaddresspools",
+        None,
+    ),
+    resource(
+        "foghorn.dev",
+        "v1alpha1",
+        "L2Advertisement",
+        "l2advertisements",
+        Some("who may announce is not known"),
+    ),
+    resource(
+        "metallb.io",
+        "v1beta1",
+        "IPAddressPool",
+        "ipaddresspools",
+        Some("pools of MetalLB are not known"),
+    ),
+    resource(
+        "metallb.io",
+        "v1beta1",
+        "L2Advertisement",
+        "l2advertisements",
+        Some("who may announce is not known"),
+    ),
+    resource("", "v1", "Event", "events", Some(EVENTS)),
+    resource("coordination.k8s.io", "v1", "Lease", "leases", Some(LEASES)),
+];
+
+/// How long a connection to the API server may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a speaker may take to answer.
+const SPEAKER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the cluster says, or a dump of it; and the namespace that a Service without one is in.
+///
+/// # Errors
+/// If a dump cannot be read, or the API server does not answer.
+pub async fn cluster(
+    common: &Common,
+    asked: &arguments::Cluster,
+) -> anyhow::Result<(Cluster, String)> {
+    if !asked.dump.is_empty() {
+        let mut objects = Vec::new();
+        for path in &asked.dump {
+            objects.extend(read_dump(path)?);
+        }
+        let namespace = common
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        return Ok((Cluster::read(objects), namespace));
+    }
+    let (client, namespace) = connect(common).await?;
+    let lists = RESOURCES
+        .iter()
+        .map(|resource| list(&client, resource, &asked.lease_name));
+    let mut objects = Vec::new();
+    let mut gaps = Vec::new();
+    for (resource, answer) in RESOURCES.iter().zip(join_all(lists).await) {
+        match (answer, resource.gap) {
+            (Ok(found), _) => objects.extend(found),
+            (Err(kube::Error::Api(status)), gap) if status.code == 404 => {
+                if gap.is_none() && resource.group == config::crd::GROUP {
+                    gaps.push(
+                        "the custom resources of Foghorn are not installed: pools of files are not seen here".to_owned(),
+                    );
+                }
+            }
+            (Err(error), None) => {
+                let failed = format!("failed to list {}", resource.plural);
+                return Err(anyhow::Error::from(error).context(failed));
+            }
+            (Err(error), Some(gap)) => {
+                let plural = resource.plural;
+                gaps.push(format!(
+                    "{gap}: {plural} cannot be listed ({})",
+                    short(&error)
+                ));
+            }
+        }
+    }
+    let mut cluster = Cluster::read(objects);
+    cluster.gaps.extend(gaps);
+    speakers(&client, asked, &mut cluster).await;
+    Ok((cluster, namespace))
+}
+
+fn read_dump(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let content =
+        std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    dump::objects(&content).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+async fn connect(common: &Common) -> anyhow::Result<(Client, String)> {
+    let options = KubeConfigOptions {
+        context: common.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let mut config = match &common.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("failed to read the kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?
+        }
+        None if common.context.is_some() => kube::Config::from_kubeconfig(&options).await?,
+        None => kube::Config::infer()
+            .await
+            .context("no cluster is configured: give --kubeconfig FILE, or --dump FILE")?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    let namespace = common.namespace.clone();
+    let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+    Ok((Client::try_from(config)?, namespace))
+}
+
+async fn list(
+    client: &Client,
+    resource: &Resource,
+    lease_name: &str,
+) -> Result<Vec<Value>, kube::Error> {
+    let gvk = GroupVersionKind::gvk(resource.group, resource.version, resource.kind);
+    let described = ApiResource::from_gvk_with_plural(&gvk, resource.plural);
+    let api = Api::<DynamicObject>::all_with(client.clone(), &described);
+    let mut parameters = ListParams::default();
+    match resource.kind {
+        "Lease" => parameters.field_selector = Some(format!("metadata.name={lease_name}")),
+        "Event" => parameters.field_selector = Some("involvedObject.kind=Service".to_owned()),
+        _ => {}
+    }
+    let list = api.list(&parameters).await?;
+    let version = described.api_version.clone();
+    let objects = list.items.into_iter().filter_map(|object| {
+        let mut object = serde_json::to_value(object).ok()?;
+        let fields = object.as_object_mut()?;
+        fields.insert("apiVersion".to_owned(), version.clone().into());
+        fields.insert("kind".to_owned(), resource.kind.into());
+        Some(object)
+    });
+    Ok(objects.collect())
+}
+
+/// Asks every speaker that runs as a Pod, through the API server.
+async fn speakers(client: &Client, asked: &arguments::Cluster, cluster: &mut Cluster) {
+    let pods = Api::<k8s_openapi::api::core::v1::Pod>::all(client.clone());
+    let parameters = ListParams::default().labels(&asked.speaker_selector);
+    let pods = match pods.list(&parameters).await {
+        Ok(pods) => pods.items,
+        Err(error) => {
+            let gap = format!(
+                "speakers cannot be found: Pods cannot be listed ({})",
+                short(&error)
+            );
+            return cluster.gaps.push(gap);
+        }
+    };
+    if pods.is_empty() {
+        return cluster.gaps.push(format!(
+            "speakers are not asked: there are no Pods with the labels {}; who announces is from the last Events",
+            asked.speaker_selector
+        ));
+    }
+    let answers = pods.iter().filter_map(|pod| {
+        let (namespace, name) = (
+            pod.metadata.namespace.as_deref()?,
+            pod.metadata.name.as_deref()?,
+        );
+        Some(ask(client, namespace, name, asked.speaker_port))
+    });
+    let mut silent = Vec::new();
+    for answer in join_all(answers).await {
+        match answer {
+            Ok(status) => cluster.speakers.push(status),
+            Err(error) => silent.push(error),
+        }
+    }
+    if let Some(first) = silent.first() {
+        cluster.gaps.push(format!(
+            "{} of {} speakers do not answer to /status: {first}",
+            silent.len(),
+            pods.len()
+        ));
+    }
+}
+
+async fn ask(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<SpeakerStatus, String> {
+    let pods = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+    let request = pods
+        .get_subresource("proxy/status", &format!("{name}:{port}"))
+        .map_err(|error| error.to_string())?;
+    match tokio::time::timeout(SPEAKER_TIMEOUT, client.request(request)).await {
+        Ok(Ok(status)) => Ok(status),
+        Ok(Err(error)) => Err(format!("{namespace}/{name}: {}", short(&error))),
+        Err(_) => Err(format!(
+            "{namespace}/{name}: no answer in {} s",
+            SPEAKER_TIMEOUT.as_secs()
+        )),
+    }
+}
+
+fn short(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,130 @@
+//! `kubectl-foghorn`: reads the arguments, asks, prints.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use cli::arguments::{self, Arguments, Command, Common};
+use cli::check::{Report, check};
+use cli::diagnostic;
+use cli::output::{Format, print, render, tell};
+use cli::pools::Pools;
+use cli::{fetch, files, plan, pools, status, why};
+use config::name::ServiceKey;
+use jiff::Timestamp;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    run(arguments).unwrap_or_else(|error| {
+        tell(&format!("error: {error:#}\n"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let common = arguments.common;
+    match arguments.command {
+        Command::Check(asked) => run_check(&asked, common.output),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "kubectl-foghorn", &mut script);
+            print(&String::from_utf8(script)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Plan(asked) => asynchronously(run_plan(&asked, &common)),
+        Command::Why(asked) => asynchronously(run_why(&asked, &common)),
+        Command::Pools(asked) => asynchronously(run_pools(&asked, &common)),
+        Command::Status(asked) => asynchronously(run_status(&asked, &common)),
+    }
+}
+
+fn asynchronously(
+    asked: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(asked)
+}
+
+/// Shows what is wrong in files on standard error; whether nothing is.
+fn show_mistakes(report: &Report) {
+    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tell(&diagnostic::render(
+        &report.diagnostics,
+        &report.sources,
+        is_coloured,
+    ));
+    for ignored in &report.ignored {
+        tell(&format!("note: {ignored}\n"));
+    }
+}
+
+fn run_check(asked: &arguments::Check, format: Format) -> anyhow::Result<ExitCode> {
+    let report = check(&files::read_all(&asked.files));
+    if format == Format::Table {
+        show_mistakes(&report);
+    }
+    print(&render(format, &report, Report::summary)?)?;
+    let is_good = report.errors() == 0 && (report.warnings() == 0 || !asked.deny_warnings);
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn run_plan(asked: &arguments::Plan, common: &Common) -> anyhow::Result<ExitCode> {
+    let files = files::read_all(&asked.files);
+    let report = check(&files);
+    show_mistakes(&report);
+    if report.errors() > 0 {
+        anyhow::bail!("the files are refused in part: correct them first");
+    }
+    let (cluster, _) = fetch::cluster(common, &asked.cluster).await?;
+    let plan = plan::plan(&cluster, &files, asked.prune, &asked.cluster.classes());
+    print(&render(common.output, &plan, plan::Plan::text)?)?;
+    Ok(if plan.hurts() {
+        ExitCode::from(HURTS)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The exit code of a plan by which somebody would lose an address.
+const HURTS: u8 = 2;
+
+async fn run_why(asked: &arguments::Why, common: &Common) -> anyhow::Result<ExitCode> {
+    let (cluster, namespace) = fetch::cluster(common, &asked.cluster).await?;
+    let key = match asked.service.parse::<ServiceKey>() {
+        Ok(key) => key,
+        Err(_) if !asked.service.contains('/') => {
+            ServiceKey::new(namespace, asked.service.as_str())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let now = Timestamp::now();
+    match why::why(&cluster, &asked.cluster.classes(), &key, now) {
+        Some(why) => print(&render(common.output, &why, |why| why.text(now))?)?,
+        None => anyhow::bail!("there is no Service {key}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_pools(asked: &arguments::Cluster, common: &Common) -> anyhow::Result<ExitCode> {
+    let (cluster, _) = fetch::cluster(common, asked).await?;
+    let allocator = cluster.decide(&asked.classes());
+    let pools = pools::pools(&cluster, &allocator);
+    print(&render(common.output, &pools, Pools::text)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_status(asked: &arguments::Cluster, common: &Common) -> anyhow::Result<ExitCode> {
+    let (cluster, _) = fetch::cluster(common, asked).await?;
+    let now = Timestamp::now();
+    let namespace = common.namespace.as_deref();
+    let status = status::status(&cluster, &asked.classes(), namespace, now);
+    print(&render(common.output, &status, |status| status.text(now))?)?;
+    Ok(ExitCode::SUCCESS)
+}
