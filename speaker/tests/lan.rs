@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use config::name::NodeName;
+use speaker::interfaces::InterfaceSocket;
 use speaker::metrics::Refused;
 use speaker::wire::filter;
 use speaker::wire::packet_socket::{EtherType, PacketSocket};
@@ -275,6 +276,50 @@ fn interfaces_may_change_while_it_runs() {
         );
         std::thread::yield_now();
     }
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn news_of_interfaces_that_overflowed_is_asked_for_again() {
+    let lan = Lan::new(1);
+    let node = lan.node(1);
+    let mut socket = node.inside(|| InterfaceSocket::open().unwrap());
+    socket.interfaces().take_changed();
+    let changes = |verb: &str, count: u32| {
+        let lines = (0..count).map(|number| {
+            let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
+            format!("address {verb} {address}/32 dev eth0\n")
+        });
+        node.run(&format!(
+            "sh -c 'ip -batch - <<END\n{}END\n'",
+            lines.collect::<String>()
+        ))
+    };
+    // Longer than the queue of the socket.
+    assert_eq!(changes("add", 3000), "");
+    assert_eq!(changes("del", 2999), "");
+    node.inside(move || {
+        socket.read().unwrap();
+        let changed = socket.interfaces().take_changed();
+        let links: Vec<_> = socket.interfaces().iter().collect();
+        assert_eq!(links.len(), 1);
+        assert_eq!(changed, [links[0].index].into());
+        let addresses: Vec<_> = links[0]
+            .addresses
+            .iter()
+            .take(3)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            links[0].addresses.len(),
+            4,
+            "with the one that the kernel made"
+        );
+        assert_eq!(
+            addresses,
+            ["10.0.11.183/32", "192.0.2.1/24", "2001:db8::1/64"]
+        );
+    });
 }
 
 #[test]

@@ -29,6 +29,21 @@ pub struct InterfaceSocket {
     notices: Socket,
     buffer: Vec<u8>,
     interfaces: Interfaces,
+    complaints: Complaints,
+}
+
+/// Says once that something could not be read: it would come again with every Pod.
+#[derive(Debug, Default)]
+struct Complaints {
+    said: bool,
+}
+
+impl Complaints {
+    fn complain(&mut self, error: &dyn std::error::Error) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(%error, "Kernel said something of an interface that cannot be read: it is left out");
+        }
+    }
 }
 
 impl InterfaceSocket {
@@ -49,6 +64,7 @@ impl InterfaceSocket {
             notices,
             buffer: vec![0; LONGEST],
             interfaces: Interfaces::default(),
+            complaints: Complaints::default(),
         };
         socket.list()?;
         Ok(socket)
@@ -69,7 +85,8 @@ impl InterfaceSocket {
             match self.notices.recv(&mut buffer, 0) {
                 Ok(size) => {
                     let interfaces = &mut self.interfaces;
-                    each_message(self.buffer.get(..size).unwrap_or_default(), |payload| {
+                    let octets = self.buffer.get(..size).unwrap_or_default();
+                    each_message(octets, &mut self.complaints, |payload| {
                         if let NetlinkPayload::InnerMessage(message) = payload {
                             interfaces.handle_message(message);
                         }
@@ -77,7 +94,24 @@ impl InterfaceSocket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.list()?,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.discard()?;
+                    self.list()?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Forgets what is queued: it is older than what was lost, and would undo what is about to be listed.
+    fn discard(&mut self) -> Result<(), ListError> {
+        loop {
+            let mut buffer = self.buffer.as_mut_slice();
+            match self.notices.recv(&mut buffer, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -90,7 +124,7 @@ impl InterfaceSocket {
             RouteNetlinkMessage::GetAddress(AddressMessage::default()),
         ];
         for request in requests {
-            dump(request, &mut self.buffer, &mut fresh)?;
+            dump(request, &mut self.buffer, &mut fresh, &mut self.complaints)?;
         }
         self.interfaces.replace(fresh);
         Ok(())
@@ -113,6 +147,7 @@ fn dump(
     request: RouteNetlinkMessage,
     buffer: &mut [u8],
     interfaces: &mut Interfaces,
+    complaints: &mut Complaints,
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
@@ -131,6 +166,7 @@ fn dump(
         let mut outcome = None;
         each_message(
             buffer.get(..size).unwrap_or_default(),
+            complaints,
             |payload| match payload {
                 NetlinkPayload::InnerMessage(message) => interfaces.handle_message(message),
                 NetlinkPayload::Done(_) => outcome = Some(Ok(())),
@@ -145,14 +181,19 @@ fn dump(
 }
 
 /// Walks over the messages in a buffer; one that cannot be read is left out.
-fn each_message(mut octets: &[u8], mut visit: impl FnMut(&NetlinkPayload<RouteNetlinkMessage>)) {
+fn each_message(
+    mut octets: &[u8],
+    complaints: &mut Complaints,
+    mut visit: impl FnMut(&NetlinkPayload<RouteNetlinkMessage>),
+) {
     while let Some(length) = octets.first_chunk::<4>() {
         let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
         let Some(one) = octets.get(..length).filter(|one| one.len() >= HEADER) else {
             return;
         };
-        if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) {
-            visit(&message.payload);
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) {
+            Ok(message) => visit(&message.payload),
+            Err(error) => complaints.complain(&error),
         }
         // Messages begin at multiples of four octets.
         let next = length.next_multiple_of(4);
