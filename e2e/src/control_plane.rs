@@ -302,4 +302,4 @@ const SERVICE_CIDR: &str = "10.96.0.0/16,fd12:3456:789a:10::/112";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
 const PROXY_PORT: u16 = 8001;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
