@@ -53,6 +53,8 @@ pub enum Command {
     Pools(Cluster),
     /// Shows everything on one screen: what is wrong and what to do, then controller, pools and Services
     Status(Cluster),
+    /// Translates pools of MetalLB, kube-vip, Cilium and OpenELB to Foghorn's
+    Import(Import),
     /// Prints the completion for a shell
     Completion {
         /// The shell
@@ -99,6 +101,14 @@ pub struct Why {
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented there")]
     pub cluster: Cluster,
+}
+
+/// Arguments of `import`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Import {
+    /// Files and directories, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// Where to learn what the cluster says, and what the controller was started with.

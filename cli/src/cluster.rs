@@ -406,3 +406,115 @@ fn lease(lease: coordination::Lease) -> Option<Lease> {
         duration_seconds: spec.lease_duration_seconds.unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn announcing(node: &str) -> (&'static str, String) {
+        (
+            "AddressAcquired",
+            format!("Announcing 192.0.2.24 from node {node} (eth0, 02:00:00:00:00:01)"),
+        )
+    }
+
+    /// The announcer after these Events, one a second.
+    #[track_caller]
+    fn after(events: &[(&str, String)], expected: Option<&str>) {
+        let mut objects = vec![json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "web", "uid": "2"},
+        })];
+        objects.extend(events.iter().zip(0..).map(|((reason, message), second)| {
+            json!({
+                "apiVersion": "v1", "kind": "Event", "reason": reason, "message": message,
+                "involvedObject": {"kind": "Service", "namespace": "a", "name": "web", "uid": "2"},
+                "lastTimestamp": Timestamp::from_second(second).unwrap(),
+            })
+        }));
+        let cluster = Cluster::read(objects);
+        assert_eq!(cluster.gaps, [""; 0]);
+        let service = cluster
+            .snapshot
+            .service(&ServiceKey::new("a", "web"))
+            .unwrap();
+        let address = "192.0.2.24".parse().unwrap();
+        let found = cluster.announcer(service, address, Timestamp::UNIX_EPOCH);
+        assert_eq!(found.map(|found| found.node).as_deref(), expected);
+    }
+
+    #[test]
+    fn the_last_event_says_who_announces() {
+        let released = |vip: &str| {
+            (
+                "AddressReleased",
+                format!("node-1: released {vip}: no endpoint is ready"),
+            )
+        };
+        let lost = (
+            "AddressYielded",
+            "node-1: withdrew 192.0.2.24: node-2 took it over".to_owned(),
+        );
+        after(&[], None);
+        after(&[announcing("node-1")], Some("node-1"));
+        after(
+            &[announcing("node-1"), announcing("node-2")],
+            Some("node-2"),
+        );
+        after(&[announcing("node-1"), released("192.0.2.24")], None);
+        after(
+            &[announcing("node-1"), released("192.0.2.2")],
+            Some("node-1"),
+        );
+        after(&[announcing("node-2"), lost], Some("node-2"));
+    }
+
+    #[test]
+    fn a_speaker_counts_more_than_events_and_the_owner_more_than_others() {
+        let mut cluster = Cluster::read(vec![json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "web"},
+        })]);
+        let speaker = |node: &str, owner: Option<&str>, seconds: Option<f64>| {
+            let status = json!({
+                "version": 1, "node": node, "peers": [], "silent": [],
+                "addresses": [{
+                    "address": "192.0.2.24", "owner": owner, "ownedForSeconds": seconds,
+                    "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01"}], "candidates": [],
+                }],
+            });
+            serde_json::from_value::<SpeakerStatus>(status).unwrap()
+        };
+        cluster.speakers = vec![
+            speaker("node-1", Some("node-3"), None),
+            speaker("node-2", Some("node-2"), Some(2.0)),
+        ];
+        let service = cluster.snapshot.services().next().unwrap();
+        let now = Timestamp::from_second(10).unwrap();
+        let found = cluster.announcer(service, "192.0.2.24".parse().unwrap(), now);
+        let expected = Announcer {
+            node: "node-2".to_owned(),
+            interfaces: "eth0, 02:00:00:00:00:01".to_owned(),
+            since: Some(Timestamp::from_second(8).unwrap()),
+            source: Source::Speaker,
+        };
+        assert_eq!(found, Some(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_gap_and_harms_nothing_else() {
+        let cluster = Cluster::read(vec![
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "web"}, "spec": 7}),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}),
+            json!({"kind": 3}),
+        ]);
+        assert_eq!(cluster.gaps.len(), 1, "{:?}", cluster.gaps);
+        assert!(
+            cluster
+                .gaps
+                .concat()
+                .starts_with("Service web is left out: ")
+        );
+        assert!(cluster.snapshot.namespace_labels("a").is_some());
+    }
+}

@@ -15,6 +15,15 @@ use crate::cluster::Cluster;
 use crate::dump;
 use crate::speaker::SpeakerStatus;
 
+/// How much to ask for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Extent {
+    /// What decides who gets which address.
+    Decisions,
+    /// Also what happens: Events, endpoints, leases, and what speakers say.
+    Everything,
+}
+
 /// A kind of objects to ask for.
 struct Resource {
     group: &'static str,
@@ -23,6 +32,13 @@ struct Resource {
     plural: &'static str,
     /// What is not known without it; none if no answer can do without.
     gap: Option<&'static str>,
+}
+
+impl Resource {
+    /// Whether it says what happens, and decides nothing.
+    fn is_news(&self) -> bool {
+        ["Event", "EndpointSlice", "Lease"].contains(&self.kind)
+    }
 }
 
 const fn resource(
@@ -114,6 +130,7 @@ const SPEAKER_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn cluster(
     common: &Common,
     asked: &arguments::Cluster,
+    extent: Extent,
 ) -> anyhow::Result<(Cluster, String)> {
     if !asked.dump.is_empty() {
         let mut objects = Vec::new();
@@ -127,12 +144,16 @@ pub async fn cluster(
         return Ok((Cluster::read(objects), namespace));
     }
     let (client, namespace) = connect(common).await?;
-    let lists = RESOURCES
+    let resources: Vec<&Resource> = RESOURCES
+        .iter()
+        .filter(|resource| extent == Extent::Everything || !resource.is_news())
+        .collect();
+    let lists = resources
         .iter()
         .map(|resource| list(&client, resource, &asked.lease_name));
     let mut objects = Vec::new();
     let mut gaps = Vec::new();
-    for (resource, answer) in RESOURCES.iter().zip(join_all(lists).await) {
+    for (resource, answer) in resources.iter().zip(join_all(lists).await) {
         match (answer, resource.gap) {
             (Ok(found), _) => objects.extend(found),
             (Err(kube::Error::Api(status)), gap) if status.code == 404 => {
@@ -157,7 +178,9 @@ pub async fn cluster(
     }
     let mut cluster = Cluster::read(objects);
     cluster.gaps.extend(gaps);
-    speakers(&client, asked, &mut cluster).await;
+    if extent == Extent::Everything {
+        speakers(&client, asked, &mut cluster).await;
+    }
     Ok((cluster, namespace))
 }
 
@@ -231,7 +254,7 @@ async fn speakers(client: &Client, asked: &arguments::Cluster, cluster: &mut Clu
     };
     if pods.is_empty() {
         return cluster.gaps.push(format!(
-            "speakers are not asked: there are no Pods with the labels {}; who announces is from the last Events",
+            "speakers are not asked: no Pod has the labels {} (do they run outside of Pods?); who announces is from the last Events",
             asked.speaker_selector
         ));
     }

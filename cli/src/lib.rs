@@ -1,4 +1,4 @@
-//! `kubectl foghorn`: check, plan, why, pools, status.
+//! `kubectl foghorn`: check, plan, why, pools, status, import.
 //!
 //! What the cluster says becomes a [`cluster::Cluster`], whether it comes from the API server or from a dump of it.
 //! Each question is a pure function from there to a view, which is serialized for programs and written as text for
@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod dump;
 pub mod fetch;
 pub mod files;
+pub mod import;
 pub mod output;
 pub mod plan;
 pub mod pools;

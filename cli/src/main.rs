@@ -7,9 +7,10 @@ use clap::{CommandFactory as _, Parser as _};
 use cli::arguments::{self, Arguments, Command, Common};
 use cli::check::{Report, check};
 use cli::diagnostic;
+use cli::fetch::Extent;
 use cli::output::{Format, print, render, tell};
 use cli::pools::Pools;
-use cli::{fetch, files, plan, pools, status, why};
+use cli::{dump, fetch, files, import, plan, pools, status, why};
 use config::name::ServiceKey;
 use jiff::Timestamp;
 
@@ -36,6 +37,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Why(asked) => asynchronously(run_why(&asked, &common)),
         Command::Pools(asked) => asynchronously(run_pools(&asked, &common)),
         Command::Status(asked) => asynchronously(run_status(&asked, &common)),
+        Command::Import(asked) => run_import(&asked, common.output),
     }
 }
 
@@ -82,7 +84,7 @@ async fn run_plan(asked: &arguments::Plan, common: &Common) -> anyhow::Result<Ex
     if report.errors() > 0 {
         anyhow::bail!("the files are refused in part: correct them first");
     }
-    let (cluster, _) = fetch::cluster(common, &asked.cluster).await?;
+    let (cluster, _) = fetch::cluster(common, &asked.cluster, Extent::Decisions).await?;
     let plan = plan::plan(&cluster, &files, asked.prune, &asked.cluster.classes());
     print(&render(common.output, &plan, plan::Plan::text)?)?;
     Ok(if plan.hurts() {
@@ -96,7 +98,7 @@ async fn run_plan(asked: &arguments::Plan, common: &Common) -> anyhow::Result<Ex
 const HURTS: u8 = 2;
 
 async fn run_why(asked: &arguments::Why, common: &Common) -> anyhow::Result<ExitCode> {
-    let (cluster, namespace) = fetch::cluster(common, &asked.cluster).await?;
+    let (cluster, namespace) = fetch::cluster(common, &asked.cluster, Extent::Everything).await?;
     let key = match asked.service.parse::<ServiceKey>() {
         Ok(key) => key,
         Err(_) if !asked.service.contains('/') => {
@@ -113,7 +115,7 @@ async fn run_why(asked: &arguments::Why, common: &Common) -> anyhow::Result<Exit
 }
 
 async fn run_pools(asked: &arguments::Cluster, common: &Common) -> anyhow::Result<ExitCode> {
-    let (cluster, _) = fetch::cluster(common, asked).await?;
+    let (cluster, _) = fetch::cluster(common, asked, Extent::Decisions).await?;
     let allocator = cluster.decide(&asked.classes());
     let pools = pools::pools(&cluster, &allocator);
     print(&render(common.output, &pools, Pools::text)?)?;
@@ -121,10 +123,38 @@ async fn run_pools(asked: &arguments::Cluster, common: &Common) -> anyhow::Resul
 }
 
 async fn run_status(asked: &arguments::Cluster, common: &Common) -> anyhow::Result<ExitCode> {
-    let (cluster, _) = fetch::cluster(common, asked).await?;
+    let (cluster, _) = fetch::cluster(common, asked, Extent::Everything).await?;
     let now = Timestamp::now();
     let namespace = common.namespace.as_deref();
     let status = status::status(&cluster, &asked.classes(), namespace, now);
     print(&render(common.output, &status, |status| status.text(now))?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_import(asked: &arguments::Import, format: Format) -> anyhow::Result<ExitCode> {
+    let mut objects = Vec::new();
+    for file in files::read_all(&asked.files) {
+        let path = &file.path;
+        let content = file
+            .content
+            .map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
+        let found = dump::objects(&content).map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
+        objects.extend(found);
+    }
+    let imported = import::import(&objects);
+    let text = match format {
+        Format::Json => imported.json()?,
+        Format::Table | Format::Yaml => imported.yaml()?,
+    };
+    print(&text)?;
+    for note in &imported.notes {
+        tell(&format!("note: {note}\n"));
+    }
+    tell(&imported.summary());
+    let is_good = imported.mistakes() == 0;
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

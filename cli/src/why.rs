@@ -357,8 +357,10 @@ fn notes(
         .map(|found| found.node.clone())
         .collect();
     match (is_local(service), ready.as_slice()) {
+        (_, []) if endpoints.is_empty() => notes
+            .push("no endpoint is known: as long as there is none, no node announces".to_owned()),
         (_, []) => notes
-            .push("no endpoint is ready: no node may announce, and nobody would answer".to_owned()),
+            .push("no endpoint is ready: no node announces, for nobody would answer".to_owned()),
         (true, nodes) => notes.push(format!(
             "externalTrafficPolicy is Local: only {} may announce, where endpoints are ready",
             list(nodes)

@@ -194,7 +194,7 @@ fn what_is_not_there_is_said_to_be() {
     assert_eq!(answer.code, 1);
     assert_eq!(
         answer.stderr,
-        "error: the file cannot be read: No such file or directory (os error 2)\n --> nothing.yaml:1\n\n"
+        "error: the file cannot be read: No such file or directory (os error 2)\n--> nothing.yaml:1\n\n"
     );
 }
 
@@ -203,4 +203,30 @@ fn shells_get_a_completion() {
     let answer = run(data(), "completion bash", "");
     assert_eq!(answer.code, 0);
     assert!(answer.stdout.contains("kubectl-foghorn"));
+}
+
+#[test]
+fn pools_of_others_become_ours() {
+    let answer = run(data(), "import others.yaml", "");
+    assert_eq!(answer.stdout, include_str!("data/imported.yaml"));
+    assert_eq!(
+        answer.stderr,
+        "note: BGPPeer router has no counterpart: Foghorn announces by ARP and NDP only\n\
+         note: ConfigMap kubevip, pool of dhcp: 0.0.0.0/32 stands for DHCP, which has no counterpart: write addresses\n\
+         7 pools, 4 advertisements; 6 notes beside them; 1 to correct\n"
+    );
+    assert_eq!(answer.code, 1, "one of them is to be corrected");
+}
+
+#[test]
+fn what_is_imported_can_be_applied() {
+    let corrected = include_str!("data/others.yaml").replace("/33", "");
+    let imported = run(data(), "import -", &corrected);
+    assert_eq!(imported.code, 0, "{}", imported.stderr);
+    let checked = run(data(), "check -", &imported.stdout);
+    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
+    assert_eq!(checked.stdout, "7 pools, 4 advertisements: all good\n");
+    let list = run(data(), "import - -o json", &corrected);
+    let checked = run(data(), "check -", &list.stdout);
+    assert_eq!(checked.stdout, "7 pools, 4 advertisements: all good\n");
 }

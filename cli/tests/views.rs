@@ -246,7 +246,7 @@ The cluster has all of it already.
 SERVICE      WOULD  NOW  THEN  WHY
 default/api  lacks  -    -     as now: asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of nodes. To do: add a range to a pool, or delete a Service that needs no address
 
-Of 2 Services 1 would keep what they have, 1 would lack something.
+Of 2 Services 1 would lack something, 1 would keep what they have.
 ",
     );
 }
