@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use config::service::{Service, TrafficPolicy};
+use controller_allocator::Obstacle;
 use serde::Serialize;
 
 use crate::cluster::Cluster;
@@ -133,6 +134,13 @@ impl Advertised {
             Self::By { .. } => None,
         }
     }
+}
+
+/// An obstacle in a sentence that has named the address already.
+pub fn about(address: IpAddr, obstacle: &Obstacle) -> String {
+    let text = obstacle.to_string();
+    let rest = text.strip_prefix(&format!("{address} "));
+    rest.map_or_else(|| text.clone(), |rest| format!("it {rest}"))
 }
 
 /// Names of things as one lists them: `a, b and c`.

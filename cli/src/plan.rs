@@ -13,6 +13,7 @@ use controller_allocator::{Classes, Context, Decision};
 use serde::Serialize;
 
 use crate::cluster::Cluster;
+use crate::describe::about;
 use crate::files::File;
 use crate::table::{Table, count};
 
@@ -129,7 +130,8 @@ fn service_plan(
     let gained = has.difference(&had).count();
     let although = decision.granted.iter().find_map(|granted| {
         let obstacle = granted.although.as_ref()?;
-        Some(format!("{} stays although {obstacle}", granted.address))
+        let why = about(granted.address, obstacle);
+        Some(format!("{} stays although {why}", granted.address))
     });
     let rejection = decision.rejection.as_ref().map(ToString::to_string);
     let news = before
@@ -215,7 +217,9 @@ fn slots(cluster: &Cluster) -> Vec<Slot> {
         .advertisements()
         .values()
         .map(|found| &found.origin);
-    let writers: BTreeSet<Writer> = pools.chain(advertisements).map(writer_of).collect();
+    let writers = pools.chain(advertisements).map(writer_of);
+    // What is refused is there too, though not in force.
+    let writers: BTreeSet<Writer> = writers.chain([Writer::Cluster]).collect();
     let slots = writers
         .iter()
         .flat_map(|writer| cluster.catalogue.slots_of(writer));

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Event, Source, mentions};
-use crate::describe::{advertisements, endpoints};
+use crate::describe::{about, advertisements, endpoints};
 use crate::pools::{Pools, pools};
 use crate::table::{Table, age, count};
 
@@ -289,8 +289,9 @@ fn service_problems(
         if let Some(obstacle) = &granted.although {
             add(
                 format!(
-                    "{} stays although the Service would not get it today: {obstacle}",
-                    granted.address
+                    "{} stays although {}",
+                    granted.address,
+                    about(granted.address, obstacle)
                 ),
                 obstacle.remedy(),
             );

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Source};
-use crate::describe::{Advertised, NodeEndpoints, advertisements, endpoints, is_local, list};
+use crate::describe::{
+    Advertised, NodeEndpoints, about, advertisements, endpoints, is_local, list,
+};
 use crate::speaker::Candidate;
 use crate::table::age;
 
@@ -303,7 +305,10 @@ fn held(
         .map(|granted| Held {
             address: granted.address,
             pool: granted.pool.as_ref().map(ToString::to_string),
-            although: granted.although.as_ref().map(ToString::to_string),
+            although: granted
+                .although
+                .as_ref()
+                .map(|obstacle| about(granted.address, obstacle)),
             since: since.filter(|_| written(granted.address)),
             is_written: written(granted.address),
             shared_with: allocator

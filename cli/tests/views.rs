@@ -216,7 +216,7 @@ deleted: IPAddressPool lab
 deleted: IPAddressPool wrong
 
 SERVICE      WOULD            NOW          THEN         WHY
-default/web  keeps, although  192.0.2.240  192.0.2.240  192.0.2.240 stays although 192.0.2.240 is in no pool
+default/web  keeps, although  192.0.2.240  192.0.2.240  192.0.2.240 stays although it is in no pool
 default/api  gains            -            192.0.2.242  from pool lan
 
 Of 2 Services 1 would gain addresses, 1 would keep what they have.
