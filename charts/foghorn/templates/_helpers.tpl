@@ -1,0 +1,90 @@
+{{- define "foghorn.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* What names of objects begin with: `foghorn`, unless several releases are told apart by fullnameOverride. */}}
+{{- define "foghorn.fullname" -}}
+{{- default (include "foghorn.name" .) .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* Labels by which Pods are selected. Takes a dict of `root` and `component`. */}}
+{{- define "foghorn.selector" -}}
+app.kubernetes.io/name: {{ include "foghorn.name" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "foghorn.labels" -}}
+{{ include "foghorn.selector" . }}
+app.kubernetes.io/part-of: foghorn
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{- define "foghorn.image" -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end }}
+
+{{- define "foghorn.serviceAccount" -}}
+{{- $fullname := printf "%s-%s" (include "foghorn.fullname" .root) .component }}
+{{- with index .root.Values .component "serviceAccount" }}
+{{- if .create }}{{ default $fullname .name }}{{ else }}{{ default "default" .name }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "foghorn.secretName" -}}
+{{- default (printf "%s-heartbeat" (include "foghorn.fullname" .)) .Values.speaker.secretName }}
+{{- end }}
+
+{{- /* Annotations of a Pod. Takes a dict of `root`, `component`, `port`. */}}
+{{- define "foghorn.podAnnotations" -}}
+{{- $annotations := dict }}
+{{- with .root.Values }}
+{{- if and .prometheus.enabled .prometheus.scrapeAnnotations }}
+{{- $_ := set $annotations "prometheus.io/scrape" "true" }}
+{{- $_ := set $annotations "prometheus.io/port" (toString $.port) }}
+{{- end }}
+{{- end }}
+{{- $annotations = mergeOverwrite $annotations (index .root.Values .component "podAnnotations") }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* A ServiceAccount. Takes a dict of `root` and `component`. */}}
+{{- define "foghorn.account" -}}
+{{- $account := index .root.Values .component "serviceAccount" }}
+{{- if $account.create }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "foghorn.serviceAccount" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "foghorn.labels" . | nindent 4 }}
+  {{- with $account.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A binding of the ClusterRole of a component. Takes a dict of `root` and `component`. */}}
+{{- define "foghorn.binding" -}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ include "foghorn.fullname" .root }}-{{ .component }}
+  labels:
+    {{- include "foghorn.labels" . | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ include "foghorn.fullname" .root }}-{{ .component }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "foghorn.serviceAccount" . }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
