@@ -1,0 +1,179 @@
+//! What the handbook, the examples and the manifests say is what the programs read.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "all of this is a test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use config::file::read;
+use serde_json::Value;
+
+#[test]
+fn every_object_of_the_handbook_and_the_examples_is_read() {
+    let mut objects = 0;
+    let mut wrong = Vec::new();
+    let mut check = |place: &str, text: &str| {
+        let reading = read(place, text.as_bytes());
+        objects += reading.objects.len();
+        let refusals = reading.refusals.iter();
+        wrong.extend(refusals.map(ToString::to_string));
+    };
+    for path in files("docs", "md") {
+        let text = fs::read_to_string(&path).unwrap();
+        for (line, block) in yaml_blocks(&text) {
+            // Blocks without it are values of the chart, or a part of something.
+            if block.contains("apiVersion:") {
+                check(&format!("{}, block of line {line}", path.display()), &block);
+            }
+        }
+    }
+    for path in files("deploy/examples", "yaml") {
+        let text = fs::read_to_string(&path).unwrap();
+        check(&path.display().to_string(), &text);
+    }
+    assert!(wrong.is_empty(), "refused:\n{}", wrong.join("\n"));
+    assert!(objects > 10, "only {objects} objects: are they found?");
+}
+
+#[test]
+fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
+    let summary = fs::read_to_string(root("docs/SUMMARY.md")).unwrap();
+    let mut wrong = Vec::new();
+    for path in files("docs", "md") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name != "SUMMARY.md" && !summary.contains(&format!("({name})")) {
+            wrong.push(format!("{name} is not in SUMMARY.md"));
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let (page, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match page {
+                "" => path.clone(),
+                page if page.contains("://") => continue,
+                page => path.parent().unwrap().join(page),
+            };
+            if !target.exists() {
+                wrong.push(format!("{name}: {link} leads nowhere"));
+            } else if !anchor.is_empty() && !has_heading(&target, anchor) {
+                wrong.push(format!("{name}: {link} names no heading"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_manifests_ship_no_key() {
+    for path in files("deploy", "yaml") {
+        for document in documents(&path) {
+            assert_ne!(document["kind"], "Secret", "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_manifests_have_the_rights_and_the_definitions_that_are_written_elsewhere() {
+    let mut manifests = BTreeMap::new();
+    for path in files("deploy", "yaml") {
+        for document in documents(&path) {
+            manifests.insert(identity(&document), document);
+        }
+    }
+    let written = ["deploy/rbac", "deploy/crds"]
+        .into_iter()
+        .flat_map(|folder| files(folder, "yaml"))
+        .flat_map(|path| documents(&path));
+    let mut compared = 0;
+    for document in written {
+        let identity = identity(&document);
+        let Some(found) = manifests.get(&identity) else {
+            panic!("{identity} is not in deploy/*.yaml: run tools/manifests");
+        };
+        for field in ["rules", "roleRef", "subjects", "spec"] {
+            assert_eq!(
+                found.get(field),
+                document.get(field),
+                "{field} of {identity}: run tools/manifests"
+            );
+        }
+        compared += 1;
+    }
+    assert!(compared >= 12, "only {compared} objects: are they found?");
+}
+
+/// The blocks of YAML in a page, each with the line that it begins at.
+fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
+    let mut blocks: Vec<(usize, String)> = Vec::new();
+    let mut is_inside = false;
+    for (number, line) in text.lines().enumerate() {
+        match line.trim() {
+            "```" => is_inside = false,
+            "```yaml" => {
+                is_inside = true;
+                blocks.push((number + 2, String::new()));
+            }
+            _ if is_inside => {
+                let (_, block) = blocks.last_mut().unwrap();
+                block.push_str(line);
+                block.push('\n');
+            }
+            _ => {}
+        }
+    }
+    blocks
+}
+
+fn has_heading(page: &Path, anchor: &str) -> bool {
+    let text = fs::read_to_string(page).unwrap();
+    let mut headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.any(|line| {
+        let words = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = words
+            .chars()
+            .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        kept.collect::<String>().replace(' ', "-") == anchor
+    })
+}
+
+fn documents(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let is_empty = |text: &str| {
+        text.lines()
+            .all(|line| line.trim().is_empty() || line.starts_with('#'))
+    };
+    format!("\n{text}")
+        .split("\n---")
+        .filter(|text| !is_empty(text))
+        .map(|text| serde_yaml::from_str(text).unwrap())
+        .collect()
+}
+
+fn identity(document: &Value) -> String {
+    let kind = document["kind"].as_str().unwrap_or_default();
+    let name = document["metadata"]["name"].as_str().unwrap_or_default();
+    format!("{kind} {name}")
+}
+
+/// The files of a folder with this extension, in order.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    files.sort();
+    files
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
