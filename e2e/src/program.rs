@@ -136,6 +136,11 @@ impl Program {
         &self.recipe.name
     }
 
+    /// The number of its process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// How it is started.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
