@@ -81,6 +81,13 @@ test-crash: build lab ## The controller is killed 50 times while 100 Services co
 failover: build lab ## How long clients wait when a node dies (TRIALS=20 FAULT=link-down, silence, speaker-killed or speaker-paused)
 	$(TIMED) 'Failover' tools/in-namespaces $(PROGRAMS)/lab failover --trials $(TRIALS) --fault $(FAULT)
 
+.PHONY: bench
+bench: prerequisites lab ## Our proxy beside the real kube-proxy, written into docs/performance.md (BENCH='--sizes 1000')
+	$(TIMED) 'Release build of the proxy' $(CARGO) build --release -p proxy
+	$(TIMED) 'Build of the bench' $(CARGO) build --profile $(PROFILE) -p e2e --bin bench
+	$(TIMED) 'Bench' env FOGHORN_PROGRAMS=$(TARGET)/release tools/in-namespaces $(PROGRAMS)/bench \
+		--results $(TARGET)/bench --document docs/performance.md --command "make bench$(if $(BENCH), BENCH='$(BENCH)')" $(BENCH)
+
 .PHONY: build
 build: prerequisites ## Our programs, into target/debug (PROFILE=release: target/release)
 	$(TIMED) 'Build of Foghorn' $(CARGO) build --profile $(PROFILE) --workspace --bins

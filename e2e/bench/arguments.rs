@@ -1,0 +1,39 @@
+//! What the bench is told.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::contender::Contender;
+
+/// Measures service proxies beside each other, and writes the tables.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+pub(crate) struct Arguments {
+    /// How many Services, with three endpoints each: in rising order.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
+    pub(crate) sizes: Vec<u32>,
+    /// How often each has its turn.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) rounds: u32,
+    /// Who takes part.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "foghorn,nftables,nftables-fast"
+    )]
+    pub(crate) contenders: Vec<Contender>,
+    /// The folder for what was measured.
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    pub(crate) results: PathBuf,
+    /// A document that has the marks between which the tables go.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) document: Option<PathBuf>,
+    /// The command that the document names.
+    #[arg(long, default_value = "bench")]
+    pub(crate) command: String,
+    /// Plays the sitting of the one contender at the one size, in the namespaces where this runs, and writes the outcome into this file.
+    #[arg(long, hide = true)]
+    pub(crate) part_file: Option<PathBuf>,
+}

@@ -1,0 +1,180 @@
+//! Whom the bench compares, and how each is started, stopped and cleaned up after.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use e2e::lab::Lab;
+use e2e::program::{Program, Recipe};
+use e2e::topology::{CLUSTER_CIDR, NODES, NodeNumber};
+use serde::{Deserialize, Serialize};
+
+use crate::send_buffer;
+use crate::usage::Usage;
+
+/// A service proxy with its settings.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contender {
+    /// Ours.
+    Foghorn,
+    /// The real kube-proxy, nftables mode, as it comes.
+    Nftables,
+    /// The same with `minSyncPeriod: 1ms`.
+    NftablesFast,
+    /// The real kube-proxy, iptables mode, as it comes.
+    Iptables,
+}
+
+impl Contender {
+    /// What the tables call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Foghorn => "foghorn-proxy",
+            Self::Nftables => "kube-proxy nftables",
+            Self::NftablesFast => "kube-proxy nftables, minSyncPeriod 1 ms",
+            Self::Iptables => "kube-proxy iptables",
+        }
+    }
+
+    /// Starts it on the first node.
+    pub(crate) fn start(self, lab: &Lab) -> Result<Running> {
+        let begin = Instant::now();
+        let program = Program::start(self.recipe(lab)?, &lab.folder.logs())?;
+        Ok(Running {
+            contender: self,
+            program,
+            begin,
+        })
+    }
+
+    /// Removes all rules it may have left.
+    pub(crate) fn clean_up(self, lab: &Lab) -> Result<()> {
+        let mut recipe = self.recipe(lab)?;
+        recipe.name.push_str("-cleanup");
+        recipe.arguments.push("--cleanup".into());
+        let mut program = Program::start(recipe, &lab.folder.logs())?;
+        let status = program.wait(PATIENCE)?;
+        ensure!(status.success(), "{} ended with {status}", program.name());
+        Ok(())
+    }
+
+    /// How long the time since the last change must be, so that a change finds it idle.
+    pub(crate) const fn rest(self) -> Duration {
+        match self {
+            Self::Foghorn | Self::NftablesFast => Duration::from_millis(100),
+            Self::Nftables | Self::Iptables => Duration::from_millis(1100),
+        }
+    }
+
+    /// How many Services it can load in one transaction, here.
+    ///
+    /// kube-proxy hands all of them to `nft`, as one message to the kernel. In a user namespace that message is limited
+    /// by `net.core.wmem_max`, and it has about 4 KiB for each Service.
+    pub(crate) const fn most_services_at_once(self) -> u32 {
+        match self {
+            Self::Foghorn => u32::MAX,
+            Self::Nftables | Self::NftablesFast | Self::Iptables => 1000,
+        }
+    }
+
+    fn recipe(self, lab: &Lab) -> Result<Recipe> {
+        let number = first_node()?;
+        let node = lab.node(number)?;
+        let kubeconfig = lab.control_plane.kubeconfig();
+        let kubeconfig = kubeconfig.display();
+        if self == Self::Foghorn {
+            let file = lab.binaries.foghorn("foghorn-proxy")?;
+            return Ok(Recipe::new("foghorn-proxy", file, &node.namespace)
+                .args(["--kubeconfig", &kubeconfig.to_string()])
+                .args([
+                    "--node-name",
+                    &number.name(),
+                    "--cluster-cidr",
+                    CLUSTER_CIDR,
+                ])
+                .args(["--speaker-socket", "/run/foghorn-bench/proxy.sock"]));
+        }
+        let (mode, more) = match self {
+            Self::Iptables => ("iptables", ""),
+            Self::NftablesFast => ("nftables", "nftables: {minSyncPeriod: 1ms}\n"),
+            _ => ("nftables", ""),
+        };
+        let file = lab.folder.path().join(format!("{mode}{}.yaml", more.len()));
+        fs::write(
+            &file,
+            format!(
+                "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: {mode}
+hostnameOverride: {number}
+clusterCIDR: {CLUSTER_CIDR}
+clientConnection: {{kubeconfig: {kubeconfig}}}
+conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
+{more}"
+            ),
+        )?;
+        let name = format!(
+            "kube-proxy-{}",
+            file.file_stem().unwrap_or_default().display()
+        );
+        let arguments = ["kube-proxy", "--config", &file.display().to_string()];
+        Ok(
+            Recipe::new(name, lab.binaries.kubernetes()?, &node.namespace)
+                .args(arguments)
+                .env("LD_PRELOAD", send_buffer::library(lab)?),
+        )
+    }
+}
+
+/// A contender that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Which one.
+    pub(crate) contender: Contender,
+    /// Since when.
+    pub(crate) begin: Instant,
+    program: Program,
+}
+
+impl Running {
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        Usage::of(self.program.process_id().context("it does not run")?)
+    }
+
+    /// Waits until it has nothing to do, and has had nothing to do for a while.
+    pub(crate) fn wait_until_idle(&self) -> Result<()> {
+        const STEP: Duration = Duration::from_millis(50);
+        let deadline = Instant::now() + PATIENCE;
+        let (mut used, mut since) = (self.usage()?.cpu_seconds, Instant::now());
+        while since.elapsed() < self.contender.rest() {
+            std::thread::sleep(STEP);
+            let now = self.usage()?.cpu_seconds;
+            // One tick is what timers and probes use.
+            if now - used > 0.015 {
+                (used, since) = (now, Instant::now());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} is never idle",
+                self.program.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// Ends it and leaves its rules.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.program.terminate(PATIENCE)?;
+        Ok(())
+    }
+}
+
+/// The node that the contenders run on.
+pub(crate) fn first_node() -> Result<NodeNumber> {
+    NODES.first().copied().context("the lab has no nodes")
+}
+
+const PATIENCE: Duration = Duration::from_secs(180);

@@ -1,0 +1,267 @@
+//! The tables, and the file with every value.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::contender::Contender;
+use crate::record::{Figures, Measure, Records};
+use crate::surroundings::Surroundings;
+
+/// What a run has shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) contenders: Vec<Contender>,
+    pub(crate) sizes: Vec<u32>,
+    pub(crate) records: Records,
+}
+
+impl Report {
+    /// Writes every value into a file.
+    pub(crate) fn save(&self, file: &Path) -> Result<()> {
+        let all = (&self.surroundings, &self.records);
+        fs::write(file, serde_json::to_vec(&all)?)
+            .with_context(|| format!("failed to write {}", file.display()))
+    }
+
+    /// Puts the tables between the marks of a document.
+    pub(crate) fn write_into(&self, document: &Path) -> Result<()> {
+        let text = fs::read_to_string(document)
+            .with_context(|| format!("failed to read {}", document.display()))?;
+        let text = replace_between(&text, &self.tables())
+            .with_context(|| format!("{} lacks {BEGIN} or {END}", document.display()))?;
+        fs::write(document, text).with_context(|| format!("failed to write {}", document.display()))
+    }
+
+    /// All tables, in Markdown.
+    pub(crate) fn tables(&self) -> String {
+        let mut text = self.surroundings_list();
+        for (title, unit, measures) in [
+            (
+                "A. From a write to the first connect",
+                "ms",
+                &[
+                    (Measure::ServiceIdle, "new Service, idle"),
+                    (Measure::ApiService, "of which the API server's answers"),
+                    (Measure::EndpointsIdle, "first endpoints, idle"),
+                    (Measure::ApiEndpoints, "of which the API server's answer"),
+                    (Measure::ServiceBusy, "new Service, 20 other changes/s"),
+                ][..],
+            ),
+            (
+                "B. Start until 100 frontends are right",
+                "s",
+                &[
+                    (Measure::ColdStart, "no rules"),
+                    (Measure::Restart, "rules there, 100 new Services"),
+                    (Measure::RestartLost, "connects lost meanwhile (count)"),
+                ],
+            ),
+            (
+                "D. TCP connect",
+                "µs",
+                &[
+                    (Measure::ConnectDirect, "straight to an endpoint"),
+                    (Measure::ConnectFirst, "first Service"),
+                    (Measure::ConnectMiddle, "middle Service"),
+                    (Measure::ConnectLast, "last Service"),
+                ],
+            ),
+            (
+                "F. Connects lost while the endpoints change",
+                "per 100 000",
+                &[
+                    (Measure::ChurnLost, "lost"),
+                    (Measure::ChurnConnects, "connects made (count)"),
+                ],
+            ),
+        ] {
+            self.table(&mut text, title, unit, &self.sizes, measures);
+        }
+        let script = [
+            (Measure::ScriptCpu, "processor time, s"),
+            (Measure::ScriptPeak, "most resident memory, MiB"),
+            (Measure::ScriptWrites, "time to write it, s"),
+        ];
+        let title = "C. The script: N Services made, N/10 changed, N/10 deleted";
+        self.table(&mut text, title, "see row", &self.sizes, &script);
+        self.slopes(&mut text);
+        text
+    }
+
+    fn surroundings_list(&self) -> String {
+        let Surroundings {
+            command,
+            date,
+            machine,
+            kernel,
+            load_average,
+            foghorn,
+            kubernetes,
+            nft,
+        } = &self.surroundings;
+        format!(
+            "- Command: `{command}`, {date}
+- Machine: {machine}, Linux {kernel}; load average at the beginning {load_average}
+- {foghorn}; Kubernetes and kube-proxy {kubernetes}; {nft}\n"
+        )
+    }
+
+    fn table(
+        &self,
+        text: &mut String,
+        title: &str,
+        unit: &str,
+        sizes: &[u32],
+        measures: &[(Measure, &str)],
+    ) {
+        let mut rows = String::new();
+        for (measure, name) in measures {
+            for services in sizes {
+                let ours = self
+                    .records
+                    .figures(*measure, *services, Contender::Foghorn);
+                for contender in &self.contenders {
+                    if let Some(figures) = self.records.figures(*measure, *services, *contender) {
+                        let ratio = ratio(&figures, ours.as_ref());
+                        rows.push_str(&row(name, *services, *contender, &figures, &ratio));
+                    }
+                }
+            }
+        }
+        if !rows.is_empty() {
+            // Writing into a text cannot fail.
+            let _ = write!(
+                text,
+                "\n### {title} ({unit})\n\n| | Services | | n | p01 | p50 | p99 | max | p50 / ours |\n|---|--:|---|--:|--:|--:|--:|--:|--:|\n{rows}"
+            );
+        }
+    }
+
+    /// What ten times the Services cost.
+    fn slopes(&self, text: &mut String) {
+        let mut rows = String::new();
+        for (measure, name) in [
+            (Measure::ServiceIdle, "new Service, idle"),
+            (Measure::EndpointsIdle, "first endpoints, idle"),
+            (Measure::ServiceBusy, "new Service, busy"),
+            (Measure::ColdStart, "cold start"),
+            (Measure::Restart, "restart"),
+            (Measure::ConnectLast, "connect, last Service"),
+            (Measure::ScriptCpu, "script, processor time"),
+            (Measure::ScriptPeak, "script, memory"),
+        ] {
+            for contender in &self.contenders {
+                let slopes: Vec<String> = self
+                    .sizes
+                    .iter()
+                    .filter_map(|small| {
+                        let at = |services| self.records.figures(measure, services, *contender);
+                        let (small, large) = (at(*small)?, at(small * 10)?);
+                        Some(format!(
+                            "{:.2}",
+                            large.percentile(50) / small.percentile(50)
+                        ))
+                    })
+                    .collect();
+                if !slopes.is_empty() {
+                    let _ = writeln!(
+                        rows,
+                        "| {name} | {} | {} |",
+                        contender.name(),
+                        slopes.join(", ")
+                    );
+                }
+            }
+        }
+        if !rows.is_empty() {
+            let _ = write!(
+                text,
+                "\n### The slope: ten times the Services, times as much (p50; from each size to the next)\n\n| | | times |\n|---|---|--:|\n{rows}"
+            );
+        }
+    }
+}
+
+fn row(name: &str, services: u32, contender: Contender, figures: &Figures, ratio: &str) -> String {
+    let [low, median, high] = [1, 50, 99].map(|percent| short(figures.percentile(percent)));
+    format!(
+        "| {name} | {services} | {} | {} | {low} | {median} | {high} | {} | {ratio} |\n",
+        contender.name(),
+        figures.count(),
+        short(figures.max()),
+    )
+}
+
+fn ratio(figures: &Figures, ours: Option<&Figures>) -> String {
+    match ours {
+        Some(ours) if ours.percentile(50) > 0.0 => {
+            short(figures.percentile(50) / ours.percentile(50))
+        }
+        _ => String::new(),
+    }
+}
+
+/// Three digits that count.
+fn short(value: f64) -> String {
+    match value {
+        value if value == 0.0 || value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+fn replace_between(text: &str, new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", new.trim_end()))
+}
+
+const BEGIN: &str = "<!-- make bench: begin -->";
+const END: &str = "<!-- make bench: end -->";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Place;
+
+    #[test]
+    fn what_was_between_the_marks_is_replaced() {
+        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        assert_eq!(
+            replace_between(&document, "new\n").unwrap(),
+            format!("before\n{BEGIN}\nnew\n{END}\nafter\n")
+        );
+        assert_eq!(replace_between("no marks", "new"), None);
+    }
+
+    #[test]
+    fn a_table_has_ratios_to_ours_and_slopes() {
+        let mut records = Records::default();
+        for (contender, services, value) in [
+            (Contender::Foghorn, 100, 2.0),
+            (Contender::Foghorn, 1000, 3.0),
+            (Contender::Nftables, 100, 500.0),
+        ] {
+            let place = Place {
+                contender,
+                services,
+                round: 1,
+            };
+            records.add(place, Measure::ServiceIdle, [value]);
+        }
+        let report = Report {
+            surroundings: Surroundings::default(),
+            contenders: vec![Contender::Foghorn, Contender::Nftables],
+            sizes: vec![100, 1000],
+            records,
+        };
+        let tables = report.tables();
+        assert!(tables.contains("| 100 | kube-proxy nftables | 1 | 500 | 500 | 500 | 500 | 250 |"));
+        assert!(tables.contains("| new Service, idle | foghorn-proxy | 1.50 |"));
+        assert!(!tables.contains("### B."));
+    }
+}
