@@ -225,6 +225,63 @@ kubectl events | grep -v Scheduled | tail -30
 kubectl logs crash
 kubectl logs job/once
 
+say "a Pod with files of its own: volumes, names, its account; the machine's own files stay as they are"
+cat >/run/lab/files.yaml <<'YAML'
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: paint}
+data: {colour: blue, shade: dark}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: word}
+stringData: {word: open}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: files}
+spec:
+  hostname: painter
+  terminationGracePeriodSeconds: 1
+  hostAliases: [{ip: 192.168.1.1, hostnames: [router]}]
+  volumes:
+  - {name: scratch, emptyDir: {}}
+  - {name: paint, configMap: {name: paint, items: [{key: colour, path: a/colour}]}}
+  - {name: word, secret: {secretName: word, defaultMode: 0400}}
+  - {name: self, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}
+  containers:
+  - name: main
+    image: busybox
+    envFrom: [{configMapRef: {name: paint}, prefix: PAINT_}]
+    env: [{name: WORD, valueFrom: {secretKeyRef: {name: word, key: word}}}]
+    volumeMounts:
+    - {name: scratch, mountPath: /made-by-the-lab/scratch}
+    - {name: scratch, mountPath: /etc/lab-scratch/below, subPath: below}
+    - {name: paint, mountPath: /etc/lab-paint, readOnly: true}
+    - {name: word, mountPath: /etc/lab-word}
+    - {name: self, mountPath: /self}
+    command: [sh, -ec, 'cd /var/run/secrets/kubernetes.io/serviceaccount
+      && echo "namespace=$(cat namespace)"
+      && echo "api=$(curl -sS --cacert ca.crt -H "Authorization: Bearer $(cat token)" https://192.168.1.1:6443/apis/authentication.k8s.io/v1/selfsubjectreviews -H "Content-Type: application/json" -d "{\"apiVersion\":\"authentication.k8s.io/v1\",\"kind\":\"SelfSubjectReview\"}" | jq -r .status.userInfo.username)"
+      && echo "server=$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT paint=$(cat /etc/lab-paint/a/colour) $PAINT_shade word=$(cat /etc/lab-word/word) $WORD self=$(cat /self/name) host=$(hostname) $(getent ahostsv4 painter | head -1 | cut -c1-7) $(getent ahostsv4 router | head -1 | cut -d" " -f1)"
+      && cat /etc/resolv.conf && echo of-scratch >/etc/lab-scratch/below/x && echo "scratch=$(cat /made-by-the-lab/scratch/below/x)"
+      && if echo red >/etc/lab-paint/red; then echo writable; else echo read-only; fi 2>/dev/null
+      && echo ready >/made-by-the-lab/scratch/ready && exec sleep 1000']
+    readinessProbe: {exec: {command: [cat, /made-by-the-lab/scratch/ready]}, periodSeconds: 1}
+YAML
+kubectl apply -f /run/lab/files.yaml
+kubectl wait --for=condition=Ready pod/files --timeout=10s || { kubectl logs files; kubectl events --for pod/files; exit 1; }
+told=$(kubectl logs files)
+echo "$told"
+for line in namespace=default api=system:serviceaccount:default:default \
+    'server=10.96.0.1:443 paint=blue dark word=open open self=files host=painter 10.244. 192.168.1.1' \
+    'nameserver 10.96.0.10' 'options ndots:5' scratch=of-scratch read-only; do
+    grep -qxF "$line" <<<"$told" || { echo "NOT told: $line"; exit 1; }
+done
+for path in /made-by-the-lab /etc/lab-scratch /etc/lab-paint /self /run/secrets; do
+    [ ! -e $path ] || { echo "$path is on the machine itself"; exit 1; }
+done
+
 say "the agent of node-1 is killed and comes back"
 before=$(kubectl get pods -l app=web --field-selector spec.nodeName=node-1 -o name)
 agents=$(pgrep -f "node-agent --node-name node-1" | head -1)
@@ -247,7 +304,7 @@ kubectl wait --for=condition=Ready pod/host --timeout=10s
 say "everything goes"
 begin=$(now)
 kubectl delete deployment/web service/web --wait=false
-kubectl delete --grace-period=1 -f /run/lab/odd.yaml
+kubectl delete --grace-period=1 -f /run/lab/odd.yaml -f /run/lab/files.yaml
 kubectl wait --for=delete pod --all --timeout=30s
 echo "gone after $(($(now) - begin)) ms"
 ls /run/netns

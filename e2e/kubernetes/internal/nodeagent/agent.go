@@ -23,6 +23,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/image"
+	"foghorn.dev/e2e/kubernetes/internal/nodeagent/naming"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/network"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/node"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/pod"
@@ -43,6 +44,7 @@ type Settings struct {
 	Labels            map[string]string
 	Port              int32
 	Restart           restart.Policy
+	Naming            naming.Cluster
 }
 
 // Run stands for the node until the context ends, and ends its Pods then.
@@ -70,6 +72,7 @@ func Run(ctx context.Context, settings Settings) error {
 		Images:    settings.Images,
 		Restart:   settings.Restart,
 		Directory: directory,
+		Naming:    settings.Naming,
 	})
 	if err := settings.serve(ctx, config, pods); err != nil {
 		return err

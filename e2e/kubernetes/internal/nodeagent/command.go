@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/image"
+	"foghorn.dev/e2e/kubernetes/internal/nodeagent/naming"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/restart"
 )
 
@@ -31,6 +32,8 @@ type flags struct {
 	labels            []string
 	port              int32
 	restart           restart.Policy
+	clusterDNS        []string
+	clusterDomain     string
 }
 
 // NewCommand is the subcommand `node-agent`.
@@ -64,6 +67,8 @@ func NewCommand() *cobra.Command {
 	set.Int32Var(&given.port, "port", 10250, "port of the node's HTTPS endpoint")
 	set.DurationVar(&given.restart.Initial, "restart-backoff", 10*time.Second, "wait before the second restart of a container")
 	set.DurationVar(&given.restart.Maximum, "restart-backoff-max", 5*time.Minute, "longest wait before a restart")
+	set.StringSliceVar(&given.clusterDNS, "cluster-dns", []string{"10.96.0.10"}, "addresses of the cluster's DNS server")
+	set.StringVar(&given.clusterDomain, "cluster-domain", "cluster.local", "domain of the cluster's names")
 	for _, required := range []string{"node-name", "kubeconfig", "node-addresses", "state-directory"} {
 		if err := command.MarkFlagRequired(required); err != nil {
 			panic(err)
@@ -77,6 +82,7 @@ func (f flags) parse() (Settings, error) {
 	settings := Settings{
 		Node: f.node, Namespace: f.namespace, Kubeconfig: f.kubeconfig, NetworkKubeconfig: f.networkKubeconfig,
 		State: f.state, Port: f.port, Restart: f.restart, Labels: map[string]string{},
+		Naming: naming.Cluster{Domain: f.clusterDomain},
 	}
 	if settings.NetworkKubeconfig == "" {
 		settings.NetworkKubeconfig = filepath.Join(filepath.Dir(f.kubeconfig), "kube-proxy.kubeconfig")
@@ -87,6 +93,13 @@ func (f flags) parse() (Settings, error) {
 			return Settings{}, fmt.Errorf("--node-addresses %q: %w", text, err)
 		}
 		settings.Addresses = append(settings.Addresses, address)
+	}
+	for _, text := range f.clusterDNS {
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return Settings{}, fmt.Errorf("--cluster-dns %q: %w", text, err)
+		}
+		settings.Naming.Servers = append(settings.Naming.Servers, address)
 	}
 	for _, text := range f.podNetworks {
 		network, err := parseNetwork(text)

@@ -13,6 +13,7 @@ import (
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/image"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/restart"
+	"foghorn.dev/e2e/kubernetes/internal/nodeagent/sandbox"
 )
 
 // container runs one container of a Pod again and again, as its restart policy
@@ -73,7 +74,7 @@ func (c *container) loop() {
 // start; again says if there is a next time, after the wait.
 func (c *container) once() (wait time.Duration, again bool) {
 	pod, spec := c.worker.specOf(c)
-	words, environment, err := c.prepare(pod, spec)
+	prepared, err := c.prepare(pod, spec)
 	if unknown, is := errors.AsType[*image.Unknown](err); is {
 		c.change(func(state *State) { state.Current = waiting("ErrImageNeverPull", unknown.Error()) })
 		c.worker.host.warn(pod, "Failed", "Error: ErrImageNeverPull: "+unknown.Error())
@@ -85,16 +86,16 @@ func (c *container) once() (wait time.Duration, again bool) {
 		return retryConfiguration, true
 	}
 	begun := time.Now()
-	end := c.execute(pod, spec, words, environment)
+	end := c.execute(pod, spec, prepared)
 	return c.ended(pod, spec, end, time.Since(begun))
 }
 
 // execute runs the container's program and returns how it ended.
-func (c *container) execute(pod *v1.Pod, spec *v1.Container, words, environment []string) v1.ContainerStateTerminated {
+func (c *container) execute(pod *v1.Pod, spec *v1.Container, prepared prepared) v1.ContainerStateTerminated {
 	number := c.nextRun()
 	id := fmt.Sprintf("process://%s/%s/%d", c.worker.uid, c.name, number)
 	log := c.worker.host.LogFile(c.worker.uid, c.name, number)
-	run, err := startProcess(c.worker.inside(), words, environment, spec.WorkingDir, log)
+	run, err := startProcess(prepared.inside, prepared.words, prepared.environment, spec.WorkingDir, log)
 	if err != nil {
 		now := metav1.Now()
 		c.worker.host.warn(pod, "Failed", fmt.Sprintf("Error: container %s does not start: %v", c.name, err))
@@ -102,7 +103,7 @@ func (c *container) execute(pod *v1.Pod, spec *v1.Container, words, environment 
 			ExitCode: 128, Reason: "StartError", Message: err.Error(), StartedAt: now, FinishedAt: now, ContainerID: id,
 		}
 	}
-	c.follow(pod, spec, run, environment, id)
+	c.follow(pod, spec, run, prepared.environment, id)
 	reason := "Completed"
 	if run.code != 0 {
 		reason = "Error"
@@ -196,17 +197,31 @@ func (c *container) rest(wait time.Duration) bool {
 	}
 }
 
-// prepare finds what to run and with which environment.
-func (c *container) prepare(pod *v1.Pod, spec *v1.Container) (words, entries []string, err error) {
+// prepared is what to run, where and with which environment.
+type prepared struct {
+	inside      sandbox.Sandbox
+	words       []string
+	environment []string
+}
+
+func (c *container) prepare(pod *v1.Pod, spec *v1.Container) (prepared, error) {
 	program, err := c.worker.host.Images.Find(spec.Image)
 	if err != nil {
-		return nil, nil, err
+		return prepared{}, err
 	}
-	entries, command, args, err := environment(pod, spec, c.worker.surroundings())
+	around, err := c.worker.surroundingsOf(pod, spec)
 	if err != nil {
-		return nil, nil, err
+		return prepared{}, err
 	}
-	return program.Command(command, args), entries, nil
+	entries, command, args, err := environment(pod, spec, around)
+	if err != nil {
+		return prepared{}, err
+	}
+	inside := c.worker.inside()
+	if inside.Tree, err = c.worker.treeOf(pod, spec, entries); err != nil {
+		return prepared{}, err
+	}
+	return prepared{inside: inside, words: program.Command(command, args), environment: entries}, nil
 }
 
 // stop ends the container by the deadline and for good. Called again, it can
@@ -221,7 +236,7 @@ func (c *container) stop(deadline time.Time) {
 		c.ending = ending{deadline: deadline, asked: true}
 	}
 	if c.run != nil {
-		c.run.terminate(c.ending.deadline, c.beforeStop())
+		c.run.terminate(c.ending.deadline, c.beforeStop(c.run))
 	}
 }
 
@@ -232,7 +247,7 @@ func (c *container) renew() {
 	defer c.mutex.Unlock()
 	if c.run != nil {
 		c.renewed = true
-		c.run.terminate(time.Now().Add(gracePeriod(pod, nil)), c.beforeStop())
+		c.run.terminate(time.Now().Add(gracePeriod(pod, nil)), c.beforeStop(c.run))
 		return
 	}
 	select {

@@ -18,6 +18,15 @@ func TestEnvironment(t *testing.T) {
 		hostIPs:   []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		addresses: []netip.Addr{netip.MustParseAddr("10.0.1.2"), netip.MustParseAddr("2001:db8:1::2")},
 	}
+	around.server = map[string]string{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+	around.sources = map[source]map[string]string{
+		{name: "paint"}: {"colour": "$(B) blue"}, {secret: true, name: "paint"}: {"word": "open"},
+	}
+	keyOfMap := func(key string) v1.EnvVar {
+		from := &v1.ConfigMapKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "paint"}, Key: key}
+		return v1.EnvVar{Name: "A", ValueFrom: &v1.EnvVarSource{ConfigMapKeyRef: from}}
+	}
+	fromSecret := v1.EnvFromSource{Prefix: "SECRET_", SecretRef: &v1.SecretEnvSource{LocalObjectReference: v1.LocalObjectReference{Name: "paint"}}}
 	field := func(path string) v1.EnvVar {
 		return v1.EnvVar{Name: "A", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: path}}}
 	}
@@ -38,10 +47,15 @@ func TestEnvironment(t *testing.T) {
 		"all addresses":            {[]v1.EnvVar{field("status.podIPs")}, "A=10.0.1.2,2001:db8:1::2"},
 		"the node's address":       {[]v1.EnvVar{field("status.hostIP")}, "A=192.0.2.1"},
 		"no such field":            {[]v1.EnvVar{field("spec.nonsense")}, ""},
-		"what is not supported":    {[]v1.EnvVar{{Name: "A", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{}}}}, ""},
+		"a key of a config map":    {[]v1.EnvVar{keyOfMap("colour")}, "A=$(B) blue"},
+		"a key that is missing":    {[]v1.EnvVar{keyOfMap("size")}, ""},
+		"the API server":           {nil, "KUBERNETES_SERVICE_HOST=10.0.0.1"},
+		"from a secret":            {nil, "SECRET_word=open"},
+		"a variable of that name":  {[]v1.EnvVar{{Name: "SECRET_word", Value: "shut"}}, "SECRET_word=shut"},
+		"what is not supported":    {[]v1.EnvVar{{Name: "A", ValueFrom: &v1.EnvVarSource{}}}, ""},
 		"the host name by default": {nil, "HOSTNAME=web"},
 	} {
-		container := &v1.Container{Name: "main", Env: row.variables, Args: []string{"$(A)", "$(HOSTNAME)"}}
+		container := &v1.Container{Name: "main", Env: row.variables, EnvFrom: []v1.EnvFromSource{fromSecret}, Args: []string{"$(A)", "$(HOSTNAME)"}}
 		entries, _, args, err := environment(pod, container, around)
 		if row.want == "" {
 			if err == nil || !strings.Contains(err.Error(), "variable A") {

@@ -18,7 +18,7 @@ func (c *container) probe(ctx context.Context, pod *v1.Pod, spec *v1.Container, 
 		Address:   first(c.worker.surroundings().addresses),
 		Container: spec,
 		Exec: func(ctx context.Context, command []string) (bool, string) {
-			return runInside(ctx, c.worker.inside(), command, environment, spec.WorkingDir)
+			return runInside(ctx, c.worker.beside(run), command, environment, spec.WorkingDir)
 		},
 	}
 	living, cancel := context.WithCancel(ctx)
@@ -98,7 +98,7 @@ func (c *container) runProbe(
 // about the next.
 func (c *container) kill(pod *v1.Pod, spec *v1.Probe, kind probe.Kind, run *process) {
 	c.worker.host.note(pod, "Killing", fmt.Sprintf("Container %s failed its %s probe and is ended", c.name, kind))
-	run.terminate(time.Now().Add(gracePeriod(pod, spec)), c.beforeStop())
+	run.terminate(time.Now().Add(gracePeriod(pod, spec)), c.beforeStop(run))
 }
 
 // ifCurrent changes the state if the run is still the current one.
@@ -128,8 +128,8 @@ func (c *container) announceStarted() {
 	}
 }
 
-// beforeStop is the preStop hook of the container, nil if it has none.
-func (c *container) beforeStop() func(context.Context) {
+// beforeStop is the preStop hook of the container's run, nil if it has none.
+func (c *container) beforeStop(run *process) func(context.Context) {
 	pod, spec := c.worker.specOf(c)
 	if spec.Lifecycle == nil || spec.Lifecycle.PreStop == nil {
 		return nil
@@ -147,11 +147,7 @@ func (c *container) beforeStop() func(context.Context) {
 			Address:   first(c.worker.surroundings().addresses),
 			Container: spec,
 			Exec: func(ctx context.Context, command []string) (bool, string) {
-				entries, _, _, err := environment(pod, spec, c.worker.surroundings())
-				if err != nil {
-					return false, err.Error()
-				}
-				return runInside(ctx, c.worker.inside(), command, entries, spec.WorkingDir)
+				return runInside(ctx, c.worker.beside(run), command, run.environment, spec.WorkingDir)
 			},
 		}
 		handler := v1.ProbeHandler{Exec: hook.Exec, HTTPGet: hook.HTTPGet}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/image"
+	"foghorn.dev/e2e/kubernetes/internal/nodeagent/naming"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/network"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/restart"
 )
@@ -28,8 +29,12 @@ type Host struct {
 	Images    image.Catalog
 	Restart   restart.Policy
 	Network   *network.Network
+	// Naming is where the cluster's names are answered.
+	Naming naming.Cluster
 	// Directory holds one directory for each Pod, named by its UID.
 	Directory string
+
+	server server
 }
 
 // LogFile is where a container's output of one run is.

@@ -12,10 +12,10 @@ import (
 func (w *Worker) launch() {
 	defer w.changed()
 	defer close(w.launched)
-	w.warnOfVolumes()
-	if !w.attach() {
+	if !w.attach() || !w.provide() {
 		return
 	}
+	go w.keepVolumes()
 	for _, container := range w.initial {
 		if container.snapshot().Over {
 			if failed(container.snapshot()) {
@@ -99,16 +99,6 @@ func (w *Worker) ending() bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// warnOfVolumes says which volumes the Pod's processes will not find.
-func (w *Worker) warnOfVolumes() {
-	pod := w.latest()
-	for _, volume := range pod.Spec.Volumes {
-		if volume.Projected == nil {
-			w.host.warn(pod, "FailedMount", fmt.Sprintf("volume %s is not mounted: the lab's node agent mounts no volumes", volume.Name))
-		}
 	}
 }
 

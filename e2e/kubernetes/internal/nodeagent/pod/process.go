@@ -18,11 +18,13 @@ import (
 // process is one run of a container: a session of its own.
 type process struct {
 	command *exec.Cmd
-	exited  chan struct{}
-	started time.Time
-	ended   time.Time
-	code    int32
-	signal  int32
+	// environment is that of the container.
+	environment []string
+	exited      chan struct{}
+	started     time.Time
+	ended       time.Time
+	code        int32
+	signal      int32
 
 	mutex    sync.Mutex
 	deadline time.Time
@@ -50,7 +52,7 @@ func startProcess(inside sandbox.Sandbox, words, environment []string, directory
 	command.Stdout = output
 	command.Stderr = output
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	p := &process{command: command, exited: make(chan struct{}), started: time.Now()}
+	p := &process{command: command, environment: environment, exited: make(chan struct{}), started: time.Now()}
 	if err := inside.Start(command); err != nil {
 		return nil, err
 	}

@@ -315,6 +315,13 @@ func (w *Worker) inside() sandbox.Sandbox {
 	return sandbox.Sandbox{UID: w.uid, Network: networkPath(w.uid), Hostname: hostname(pod)}
 }
 
+// beside is where what belongs to a container's run runs: in the same files.
+func (w *Worker) beside(run *process) sandbox.Sandbox {
+	inside := w.inside()
+	inside.Beside = run.command.Process.Pid
+	return inside
+}
+
 func (w *Worker) surroundings() surroundings {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
