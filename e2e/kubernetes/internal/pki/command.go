@@ -25,6 +25,7 @@ func NewCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&layout.Directory, "directory", "", "where the files go")
 	flags.IPSliceVar(&layout.ServerAddresses, "server-address", nil, "addresses of the API server")
+	flags.StringSliceVar(&layout.ServerNames, "server-name", nil, "names of the server beyond those of every API server")
 	flags.StringVar(&layout.ServerURL, "server-url", "", "URL in the kubeconfig files (default: https on port 6443 of the first server address)")
 	flags.StringSliceVar(&layout.Nodes, "node", nil, "nodes that get a kubeconfig file")
 	for _, required := range []string{"directory", "server-address"} {

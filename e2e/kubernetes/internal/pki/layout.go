@@ -21,6 +21,8 @@ type Layout struct {
 	// ServerAddresses are those under which the API server is reached, beyond
 	// loopback and the Service `kubernetes`.
 	ServerAddresses []net.IP
+	// ServerNames are those of the server beyond those of every API server.
+	ServerNames []string
 	// ServerURL goes into the kubeconfig files.
 	ServerURL string
 	// Nodes get a kubeconfig file each.
@@ -36,7 +38,7 @@ func (l Layout) Write(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	server, err := authority.Server("kube-apiserver", serverNames(), l.serverAddresses(), now)
+	server, err := authority.Server("kube-apiserver", append(serverNames(), l.ServerNames...), l.serverAddresses(), now)
 	if err != nil {
 		return err
 	}
