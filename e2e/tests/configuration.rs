@@ -2,12 +2,7 @@
 //!
 //! Run by `make test-e2e`.
 
-#![expect(
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test"
-)]
+#![expect(clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
 use std::fs;
 use std::time::Duration;
