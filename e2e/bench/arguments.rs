@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// A document that has the marks between which the tables go.
     #[arg(long, value_name = "FILE")]
     pub(crate) document: Option<PathBuf>,
+    /// Measures nothing: shows the tables of an earlier run, from its file of values.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
     /// The command that the document names.
     #[arg(long, default_value = "bench")]
     pub(crate) command: String,

@@ -46,6 +46,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(file) = &arguments.from {
+        return publish(&Report::load(file)?, arguments);
+    }
     arguments.sizes.iter().copied().try_for_each(check_size)?;
     let seconds = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)?
@@ -53,8 +56,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     let file = arguments.results.join(format!("{seconds}.json"));
     let mut report = Report {
         surroundings: Surroundings::default(),
-        contenders: arguments.contenders.clone(),
-        sizes: arguments.sizes.clone(),
         records: Records::default(),
     };
     for services in arguments.sizes.iter().copied() {
@@ -82,9 +83,16 @@ fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    say(&report.tables());
     say(&format!("All values: {}", file.display()));
-    Ok(())
+    publish(&report, arguments)
+}
+
+fn publish(report: &Report, arguments: &Arguments) -> Result<()> {
+    say(&report.tables());
+    match &arguments.document {
+        Some(document) => report.write_into(document),
+        None => Ok(()),
+    }
 }
 
 /// Each round begins with another one.

@@ -1,5 +1,7 @@
 //! What was measured, as it goes into the file and into the tables.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
@@ -18,6 +20,10 @@ pub(crate) enum Measure {
     ApiService,
     /// Milliseconds that it takes to answer the one of `EndpointsIdle`.
     ApiEndpoints,
+    /// `ServiceIdle` without `ApiService`, pair by pair: what the proxy adds. Not recorded; zero if the connect came first.
+    AfterService,
+    /// `EndpointsIdle` without `ApiEndpoints`, likewise.
+    AfterEndpoints,
     /// Seconds from the start of the process, with no rules, until 100 random frontends are right.
     ColdStart,
     /// Seconds from the start of the process, with its rules there, until the 100 Services that came meanwhile are right.
@@ -88,16 +94,38 @@ impl Records {
         services: u32,
         contender: Contender,
     ) -> Option<Figures> {
-        let values = self
-            .0
+        let values = |measure| self.values(measure, services, contender);
+        let without = |whole, part| -> Vec<f64> {
+            let pairs = values(whole).zip(values(part));
+            pairs.map(|(whole, part)| (whole - part).max(0.0)).collect()
+        };
+        Figures::of(match measure {
+            Measure::AfterService => without(Measure::ServiceIdle, Measure::ApiService),
+            Measure::AfterEndpoints => without(Measure::EndpointsIdle, Measure::ApiEndpoints),
+            _ => values(measure).collect(),
+        })
+    }
+
+    /// The contenders and the sizes that there are values of.
+    pub(crate) fn extent(&self) -> (BTreeSet<Contender>, BTreeSet<u32>) {
+        let contenders = self.0.iter().map(|record| record.contender);
+        let sizes = self.0.iter().map(|record| record.services);
+        (contenders.collect(), sizes.collect())
+    }
+
+    fn values(
+        &self,
+        measure: Measure,
+        services: u32,
+        contender: Contender,
+    ) -> impl Iterator<Item = f64> {
+        self.0
             .iter()
-            .filter(|record| {
-                record.measure == measure
-                    && record.services == services
-                    && record.contender == contender
+            .filter(move |record| {
+                (record.measure, record.services, record.contender)
+                    == (measure, services, contender)
             })
-            .flat_map(|record| record.values.iter().copied());
-        Figures::of(values.collect())
+            .flat_map(|record| record.values.iter().copied())
     }
 }
 

@@ -14,12 +14,20 @@ use crate::surroundings::Surroundings;
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) surroundings: Surroundings,
-    pub(crate) contenders: Vec<Contender>,
-    pub(crate) sizes: Vec<u32>,
     pub(crate) records: Records,
 }
 
 impl Report {
+    /// What [`Self::save`] has written.
+    pub(crate) fn load(file: &Path) -> Result<Self> {
+        let text = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+        let (surroundings, records) = serde_json::from_slice(&text)?;
+        Ok(Self {
+            surroundings,
+            records,
+        })
+    }
+
     /// Writes every value into a file.
     pub(crate) fn save(&self, file: &Path) -> Result<()> {
         let all = (&self.surroundings, &self.records);
@@ -45,9 +53,11 @@ impl Report {
                 "ms",
                 &[
                     (Measure::ServiceIdle, "new Service, idle"),
-                    (Measure::ApiService, "of which the API server's answers"),
+                    (Measure::ApiService, "the API server's two answers"),
+                    (Measure::AfterService, "from the answers to the connect"),
                     (Measure::EndpointsIdle, "first endpoints, idle"),
-                    (Measure::ApiEndpoints, "of which the API server's answer"),
+                    (Measure::ApiEndpoints, "the API server's answer"),
+                    (Measure::AfterEndpoints, "from the answer to the connect"),
                     (Measure::ServiceBusy, "new Service, 20 other changes/s"),
                 ][..],
             ),
@@ -79,7 +89,7 @@ impl Report {
                 ],
             ),
         ] {
-            self.table(&mut text, title, unit, &self.sizes, measures);
+            self.table(&mut text, title, unit, measures);
         }
         let script = [
             (Measure::ScriptCpu, "processor time, s"),
@@ -87,7 +97,7 @@ impl Report {
             (Measure::ScriptWrites, "time to write it, s"),
         ];
         let title = "C. The script: N Services made, N/10 changed, N/10 deleted";
-        self.table(&mut text, title, "see row", &self.sizes, &script);
+        self.table(&mut text, title, "see row", &script);
         self.slopes(&mut text);
         text
     }
@@ -110,21 +120,15 @@ impl Report {
         )
     }
 
-    fn table(
-        &self,
-        text: &mut String,
-        title: &str,
-        unit: &str,
-        sizes: &[u32],
-        measures: &[(Measure, &str)],
-    ) {
+    fn table(&self, text: &mut String, title: &str, unit: &str, measures: &[(Measure, &str)]) {
+        let (contenders, sizes) = self.records.extent();
         let mut rows = String::new();
         for (measure, name) in measures {
-            for services in sizes {
+            for services in &sizes {
                 let ours = self
                     .records
                     .figures(*measure, *services, Contender::Foghorn);
-                for contender in &self.contenders {
+                for contender in &contenders {
                     if let Some(figures) = self.records.figures(*measure, *services, *contender) {
                         let ratio = ratio(&figures, ours.as_ref());
                         rows.push_str(&row(name, *services, *contender, &figures, &ratio));
@@ -143,9 +147,14 @@ impl Report {
 
     /// What ten times the Services cost.
     fn slopes(&self, text: &mut String) {
+        let (contenders, sizes) = self.records.extent();
         let mut rows = String::new();
         for (measure, name) in [
             (Measure::ServiceIdle, "new Service, idle"),
+            (
+                Measure::AfterService,
+                "new Service, idle, after the answers",
+            ),
             (Measure::EndpointsIdle, "first endpoints, idle"),
             (Measure::ServiceBusy, "new Service, busy"),
             (Measure::ColdStart, "cold start"),
@@ -154,9 +163,8 @@ impl Report {
             (Measure::ScriptCpu, "script, processor time"),
             (Measure::ScriptPeak, "script, memory"),
         ] {
-            for contender in &self.contenders {
-                let slopes: Vec<String> = self
-                    .sizes
+            for contender in &contenders {
+                let slopes: Vec<String> = sizes
                     .iter()
                     .filter_map(|small| {
                         let at = |services| self.records.figures(measure, services, *contender);
@@ -253,15 +261,22 @@ mod tests {
             };
             records.add(place, Measure::ServiceIdle, [value]);
         }
+        let place = Place {
+            contender: Contender::Foghorn,
+            services: 100,
+            round: 1,
+        };
+        records.add(place, Measure::ApiService, [1.5]);
         let report = Report {
             surroundings: Surroundings::default(),
-            contenders: vec![Contender::Foghorn, Contender::Nftables],
-            sizes: vec![100, 1000],
             records,
         };
         let tables = report.tables();
         assert!(tables.contains("| 100 | kube-proxy nftables | 1 | 500 | 500 | 500 | 500 | 250 |"));
         assert!(tables.contains("| new Service, idle | foghorn-proxy | 1.50 |"));
+        assert!(
+            tables.contains("| from the answers to the connect | 100 | foghorn-proxy | 1 | 0.50 |")
+        );
         assert!(!tables.contains("### B."));
     }
 }
