@@ -69,6 +69,14 @@ test-main: build lab ## The main job, end to end: every frontend of 20 Services 
 test-e2e: build lab ## The other end-to-end suites
 	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover -- --ignored --nocapture
 
+.PHONY: test-tour
+test-tour: build lab $(LAB)/coredns ## A tour of every type of Service, with real DNS
+	$(TIMED) 'A tour of Services' $(IN_LAB) --test tour -- --ignored --nocapture
+
+$(LAB)/coredns: $(shell find e2e/workloads -type f -not -name '*.yaml' -not -name '*.md')
+	$(TIMED) 'Build of CoreDNS: about ten minutes the first time' env LAB_DIRECTORY=$(LAB) e2e/workloads/build.sh
+	@touch $(LAB)/coredns
+
 .PHONY: test-rules
 test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy
 	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture

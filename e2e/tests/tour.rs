@@ -1,0 +1,295 @@
+//! A tour of everything that a Service can be: from a Pod, from a node, from outside.
+//!
+//! Run by `make test-tour`.
+
+#![expect(clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::client::{Protocol, Question, Target};
+use e2e::http::{self, Request};
+use e2e::lab::{Lab, Options, with_lab};
+use e2e::manifest;
+use e2e::namespace::Namespace;
+use e2e::questions::{at, items, items_of};
+use e2e::topology::{CLIENT_IPV4, Family, NODES, POOL_IPV4, POOL_IPV6};
+use e2e::wait;
+use serde_json::{Value, json};
+
+#[test]
+#[ignore = "needs the lab: make test-tour"]
+fn every_type_of_service() -> Result<()> {
+    with_lab(&Options::foghorn("tour"), |lab| {
+        know_images(lab, &["coredns"])?;
+        lab.kubectl
+            .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
+        lab.kubectl.run(&["apply", "-f", &workload("coredns")])?;
+        lab.api
+            .create(DEPLOYMENTS, &manifest::deployment("web", 3))?;
+        let tour = Tour::begin(lab)?;
+
+        tour.the_api_server_is_a_service()?;
+        tour.cluster_ip()?;
+        tour.headless()?;
+        tour.node_port()?;
+        tour.load_balancer()?;
+        tour.external_name()
+    })
+}
+
+/// A cluster with DNS and three web servers.
+struct Tour<'a> {
+    lab: &'a Lab,
+    /// The names of the web servers.
+    web: BTreeSet<String>,
+    /// Where one of them is told what to do.
+    pod: SocketAddr,
+    /// The network of that one.
+    pod_network: Namespace,
+    begin: Instant,
+}
+
+impl<'a> Tour<'a> {
+    fn begin(lab: &'a Lab) -> Result<Self> {
+        let begin = Instant::now();
+        wait_until_rolled_out(lab, "kube-system", "coredns")?;
+        wait_until_rolled_out(lab, "default", "web")?;
+        let pods = lab.api.get(PODS_OF_WEB)?;
+        let web = items(&pods)
+            .filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
+            .collect();
+        let address: IpAddr = items(&pods)
+            .find_map(|pod| pod["status"]["podIP"].as_str()?.parse().ok())
+            .context("no Pod has an address")?;
+        let tour = Self {
+            lab,
+            web,
+            pod: at(address, 8080),
+            pod_network: lab.pod_namespace(address)?,
+            begin,
+        };
+        tour.say("Ready: DNS and three web servers");
+        Ok(tour)
+    }
+
+    fn the_api_server_is_a_service(&self) -> Result<()> {
+        let ask = "cd /var/run/secrets/kubernetes.io/serviceaccount && curl -sS --cacert ca.crt \
+                   -H \"Authorization: Bearer $(cat token)\" https://kubernetes.default/version";
+        let version = self.in_pod_until(ask, |answer| answer.contains("gitVersion"))?;
+        ensure!(version.contains("v1."), "{version}");
+        self.say("The API server: its Service, by name, with the Pod's own account");
+        Ok(())
+    }
+
+    fn cluster_ip(&self) -> Result<()> {
+        let service = self.create("inside", &json!({"type": "ClusterIP"}))?;
+        for address in cluster_addresses(&service) {
+            for node in &self.lab.nodes {
+                self.all_answer(&node.namespace, at(address, 80))?;
+            }
+            self.all_answer(&self.pod_network, at(address, 80))?;
+        }
+        for name in [
+            "inside",
+            "inside.default",
+            "inside.default.svc.cluster.local",
+        ] {
+            let answer = self.in_pod(&format!("curl -sS http://{name}/hostname"))?;
+            ensure!(self.web.contains(&answer), "{name} answered {answer:?}");
+        }
+        let first = cluster_addresses(&service).next().context("no ClusterIP")?;
+        let over_tcp = self.in_pod("RES_OPTIONS=use-vc getent ahostsv4 inside")?;
+        ensure!(over_tcp.contains(&first.to_string()), "{over_tcp:?}");
+        self.say("ClusterIP: from each node, and from a Pod by each of its names");
+        Ok(())
+    }
+
+    fn headless(&self) -> Result<()> {
+        self.create("each", &json!({"type": "ClusterIP", "clusterIP": "None"}))?;
+        let pods = self.lab.api.get(PODS_OF_WEB)?;
+        let addresses: BTreeSet<&str> = items(&pods)
+            .filter_map(|pod| pod["status"]["podIP"].as_str())
+            .collect();
+        let answer = self.in_pod_until("getent ahostsv4 each", |answer| {
+            addresses.iter().all(|address| answer.contains(address))
+        })?;
+        let named: BTreeSet<&str> = answer
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        ensure!(
+            named == addresses,
+            "{answer} names others than {addresses:?}"
+        );
+        self.say("Headless: the name leads to each Pod itself");
+        Ok(())
+    }
+
+    fn node_port(&self) -> Result<()> {
+        let service = self.create("on-nodes", &json!({"type": "NodePort"}))?;
+        let port = service["spec"]["ports"][0]["nodePort"]
+            .as_u64()
+            .context("no NodePort")?;
+        let port = u16::try_from(port)?;
+        for family in Family::BOTH {
+            for node in NODES {
+                let server = at(node.address(family), port);
+                self.all_answer(&self.lab.client, server)?;
+                self.all_answer(&self.pod_network, server)?;
+            }
+        }
+        self.say("NodePort: from outside and from a Pod, at each node");
+        Ok(())
+    }
+
+    fn load_balancer(&self) -> Result<()> {
+        self.create("outside", &json!({"type": "LoadBalancer"}))?;
+        let addresses = self
+            .lab
+            .wait_for_external_addresses("default", "outside", 2, PATIENCE)?;
+        for &address in &addresses {
+            let node = &self.lab.nodes[0].namespace;
+            for place in [&self.lab.client, node, &self.pod_network] {
+                self.all_answer(place, at(address, 80))?;
+            }
+        }
+        self.say(&format!(
+            "LoadBalancer: {addresses:?} from outside, from a node and from a Pod"
+        ));
+        Ok(())
+    }
+
+    fn external_name(&self) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "elsewhere"},
+            "spec": {"type": "ExternalName", "externalName": "www.example.org"},
+        });
+        self.lab.api.create(SERVICES, &service)?;
+        // The third word is the canonical name: where the CNAME leads.
+        let wanted = format!("{CLIENT_IPV4} STREAM www.example.org");
+        let answer = self.in_pod_until("getent ahostsv4 elsewhere | tr -s ' '", |answer| {
+            answer.contains(&wanted)
+        })?;
+        self.say(&format!(
+            "ExternalName: {}",
+            answer.lines().next().unwrap_or_default()
+        ));
+        Ok(())
+    }
+
+    /// Makes a Service before the web servers.
+    fn create(&self, name: &str, more: &Value) -> Result<Value> {
+        let mut service = manifest::load_balancer(name);
+        service["spec"]["selector"] = json!({"app": "web"});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            service["spec"][field] = value.clone();
+        }
+        self.lab.api.create(SERVICES, &service)
+    }
+
+    /// Waits until there is an answer, then asks until each of the web servers has answered, without a failure.
+    fn all_answer(&self, place: &Namespace, server: SocketAddr) -> Result<()> {
+        let target = Target {
+            address: server,
+            protocol: Protocol::Tcp,
+        };
+        let what = format!("an answer of {server} to {}", place.name());
+        let ask = || target.ask_from(place, Question::Hostname, Duration::from_secs(2));
+        let mut seen = BTreeSet::from([wait::until_ok(&what, PATIENCE, ask)?]);
+        for _ in 0..MOST_QUESTIONS {
+            if seen == self.web {
+                return Ok(());
+            }
+            seen.insert(ask().with_context(|| what.clone())?);
+        }
+        bail!(
+            "{server}, asked from {}: {seen:?} answered, not {:?}",
+            place.name(),
+            self.web
+        )
+    }
+
+    /// Runs a shell command in a Pod until its output is as it must be.
+    fn in_pod_until(&self, command: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        wait::until_ok(command, PATIENCE, || {
+            let answer = self.in_pod(command)?;
+            ensure!(wanted(&answer), "{answer:?}");
+            Ok(answer)
+        })
+    }
+
+    /// Runs a shell command in a Pod and returns its output.
+    fn in_pod(&self, command: &str) -> Result<String> {
+        let path = format!("/shell?cmd={}", in_url(command));
+        let response = http::ask(self.pod, &Request::get(&path), PATIENCE)?;
+        let answer: Value = serde_json::from_slice(&response.body)?;
+        let text = answer["output"].as_str().unwrap_or_default().trim();
+        ensure!(
+            answer["error"].is_null(),
+            "{command}: {} {text}",
+            answer["error"]
+        );
+        Ok(text.to_owned())
+    }
+
+    fn say(&self, text: &str) {
+        println!("{:5.1} s  {text}", self.begin.elapsed().as_secs_f64());
+    }
+}
+
+fn wait_until_rolled_out(lab: &Lab, namespace: &str, name: &str) -> Result<()> {
+    let deployment = format!("deployment/{name}");
+    let patience = format!("--timeout={}s", PATIENCE.as_secs());
+    let rollout = ["-n", namespace, "rollout", "status", &deployment, &patience];
+    lab.kubectl.run(&rollout)?;
+    Ok(())
+}
+
+/// Tells the nodes which programs stand for more images.
+fn know_images(lab: &mut Lab, names: &[&str]) -> Result<()> {
+    let folder = lab.binaries.lab.clone();
+    for node in &mut lab.nodes {
+        let agent = node.agent.as_mut().context("no agent")?;
+        agent.terminate(PATIENCE)?;
+        for name in names {
+            let program = folder.join(name);
+            ensure!(
+                program.exists(),
+                "{} is not there: run `make test-tour`",
+                program.display()
+            );
+            let image = format!("{name}={}", program.display());
+            let arguments = &mut agent.recipe_mut().arguments;
+            arguments.extend(["--image".into(), image.into()]);
+        }
+        agent.start_again()?;
+    }
+    Ok(())
+}
+
+fn cluster_addresses(service: &Value) -> impl Iterator<Item = IpAddr> {
+    items_of(&service["spec"]["clusterIPs"]).filter_map(|address| address.as_str()?.parse().ok())
+}
+
+/// A text as part of a URL.
+fn in_url(text: &str) -> String {
+    text.bytes().map(|octet| format!("%{octet:02x}")).collect()
+}
+
+fn workload(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");
+    folder.join(format!("{name}.yaml")).display().to_string()
+}
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const PODS_OF_WEB: &str = "/api/v1/namespaces/default/pods?labelSelector=app=web";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of three equally likely ones, one is missing after 100 answers once in 10^17 times.
+const MOST_QUESTIONS: usize = 100;
