@@ -1,7 +1,7 @@
 //! The only IO: what the kernel holds of ours, read and changed over netlink.
 
 mod read;
-mod socket;
+pub(crate) mod socket;
 mod steps;
 
 use std::collections::BTreeMap;

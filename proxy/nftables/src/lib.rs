@@ -4,11 +4,14 @@
 //! changes of the table into a [`Change`] whose cost follows them; [`Kernel`] reads and applies. [`Nftables`] is all
 //! of it together. Rules never change with the Services: a frontend is one element that names its class, and a class
 //! is a chain for all frontends with as many endpoints. The program `nft` is not needed, and can print and reload all.
+//!
+//! [`SendOn`] has a table of its own: what becomes of connections that were there before a VIP moved to this node.
 
 mod kernel;
 mod netlink;
 mod plane;
 mod program;
+mod send_on;
 
 pub use kernel::{Kernel, KernelError, SocketError};
 pub use netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
@@ -17,3 +20,4 @@ pub use program::{
     Change, Class, EndpointName, Item, Key, LONGEST_AFFINITY_SECONDS, MOST_ENDPOINTS, Masqueraded,
     Mirror, Program, Rule, Side, Slot, Value,
 };
+pub use send_on::{Goals, SendOn};

@@ -9,6 +9,7 @@
     reason = "a test"
 )]
 
+mod moves;
 mod network;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,26 @@ macro_rules! kernel_test {
 }
 
 kernel_test! {
+    fn a_connection_survives_the_move_of_its_vip() {
+        for family in [Family::V4, Family::V6] {
+            moves::a_connection_survives_the_move_of_its_vip(family);
+        }
+    }
+
+    fn without_a_goal_a_moved_connection_is_reset() {
+        moves::without_a_goal_a_moved_connection_is_reset(Family::V4);
+    }
+
+    fn nodes_that_name_each_other_send_nothing_twice() {
+        for family in [Family::V4, Family::V6] {
+            moves::nodes_that_name_each_other_send_nothing_twice(family);
+        }
+    }
+
+    fn what_sends_on_survives_nft_and_goes_without_a_trace() {
+        moves::what_sends_on_survives_nft_and_goes_without_a_trace();
+    }
+
     fn a_thousand_changes_leave_what_one_would() {
         let mut runner = TestRunner::deterministic();
         let mut plane = Nftables::open().unwrap();

@@ -78,6 +78,28 @@ pub enum Expression {
         map: &'static str,
         value: Register,
     },
+    /// Ends the rule unless the register is greater; never read back.
+    Greater {
+        register: Register,
+        than: Vec<u8>,
+    },
+    /// Keeps the octets where the mask is set and puts others in place of the rest; never read back.
+    Replace {
+        register: Register,
+        mask: Vec<u8>,
+        others: Vec<u8>,
+    },
+    /// Writes into the header of layer 3, with its checksum at the offset if it has one; never read back.
+    PayloadSet {
+        from: Register,
+        offset: u8,
+        length: u8,
+        checksum: Option<u8>,
+    },
+    /// Sends a copy to another node as it is, with a hop less; never read back.
+    Duplicate {
+        to: Register,
+    },
     /// One that we never write: the rule is not ours.
     Foreign(String),
 }
@@ -200,12 +222,13 @@ impl Expression {
 
     fn name(&self) -> &str {
         match self {
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::PayloadSet { .. } => "payload",
             Self::MetaLoad { .. } | Self::MetaSet { .. } => "meta",
             Self::CtLoad { .. } => "ct",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
-            Self::Compare { .. } => "cmp",
-            Self::Mask { .. } => "bitwise",
+            Self::Compare { .. } | Self::Greater { .. } => "cmp",
+            Self::Mask { .. } | Self::Replace { .. } => "bitwise",
+            Self::Duplicate { .. } => "dup",
             Self::Member { .. } | Self::Map { .. } | Self::VerdictMap { .. } => "lookup",
             Self::Random { .. } => "numgen",
             Self::DestinationNat { .. } => "nat",
@@ -336,6 +359,38 @@ impl Expression {
                 writer.number(4, key.number());
                 writer.number(5, value.number());
             }
+            Self::Greater { register, than } => {
+                writer.number(1, register.number());
+                writer.number(2, COMPARE_GREATER);
+                data(writer, 3, than);
+            }
+            Self::Replace {
+                register,
+                mask,
+                others,
+            } => {
+                writer.number(1, register.number());
+                writer.number(2, register.number());
+                writer.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                data(writer, 4, mask);
+                data(writer, 5, others);
+            }
+            Self::PayloadSet {
+                from,
+                offset,
+                length,
+                checksum,
+            } => {
+                writer.number(2, PayloadBase::Network as u32);
+                writer.number(3, u32::from(*offset));
+                writer.number(4, u32::from(*length));
+                writer.number(5, from.number());
+                if let Some(checksum) = checksum {
+                    writer.number(6, CHECKSUM_OF_INTERNET);
+                    writer.number(7, u32::from(*checksum));
+                }
+            }
+            Self::Duplicate { to } => writer.number(1, to.number()),
             Self::Foreign(_) => {}
         }
     }
@@ -364,6 +419,7 @@ impl Expression {
             known.iter().copied().find(|known| *known == name)
         };
         Some(match name {
+            "payload" if number(5).is_some() => return None,
             "payload" => Self::Payload {
                 to: register(1)?,
                 base: match number(2)? {
@@ -490,5 +546,9 @@ pub(crate) const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
+/// `NFT_CMP_GT`.
+const COMPARE_GREATER: u32 = 4;
+/// `NFT_PAYLOAD_CSUM_INET`.
+const CHECKSUM_OF_INTERNET: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const RANDOM_FULLY: u32 = 1 << 4;

@@ -283,7 +283,7 @@ fn network(first: IpAddr, last: IpAddr) -> Option<IpNet> {
     (network.network() == first && network.broadcast() == last).then_some(network)
 }
 
-fn address_octets(address: IpAddr) -> Vec<u8> {
+pub(crate) fn address_octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

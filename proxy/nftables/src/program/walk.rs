@@ -256,7 +256,12 @@ impl Walk<'_> {
                 let key = at(registers, *key).get(..usize::try_from(length).ok()?)?;
                 self.clients.remove(key);
             }
-            Expression::MetaSet { .. } | Expression::Foreign(_) => return None,
+            Expression::MetaSet { .. }
+            | Expression::Greater { .. }
+            | Expression::Replace { .. }
+            | Expression::PayloadSet { .. }
+            | Expression::Duplicate { .. }
+            | Expression::Foreign(_) => return None,
         }
         Some(Next::On)
     }

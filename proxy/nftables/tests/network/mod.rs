@@ -70,7 +70,7 @@ impl Family {
 /// A network namespace with a thread in it.
 #[derive(Debug)]
 pub(crate) struct Host {
-    thread_id: i32,
+    pub(crate) thread_id: i32,
     tasks: mpsc::Sender<Box<dyn FnOnce() + Send>>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn alone(test: impl FnOnce()) {
 }
 
 impl Host {
-    fn new(own_network: bool) -> Self {
+    pub(crate) fn new(own_network: bool) -> Self {
         let (tasks, inbox) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (started, begin) = mpsc::channel();
         std::thread::spawn(move || {
@@ -117,7 +117,7 @@ impl Host {
         result.recv().unwrap()
     }
 
-    fn ip(&self, commands: &str) {
+    pub(crate) fn ip(&self, commands: &str) {
         let commands = commands.to_owned();
         self.run(move || ip(&commands));
     }
