@@ -13,6 +13,7 @@ pub mod leftovers;
 pub mod liveness;
 pub mod machine;
 pub mod metrics;
+pub mod moved;
 pub mod netfilter;
 pub mod pending;
 pub mod speaker_socket;

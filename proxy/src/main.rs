@@ -2,7 +2,7 @@
 
 mod nftables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use axum::Router;
 use clap::Parser as _;
-use config::name::NodeName;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
 use config_runtime::telemetry::{self, Chain};
@@ -22,17 +21,17 @@ use proxy::arguments::Arguments;
 use proxy::conntrack::{Cleaner, Sweep};
 use proxy::health::{health_router, mode_router};
 use proxy::metrics::Metrics;
-use proxy::speaker_socket::SpeakerSocket;
+use proxy::speaker_socket::{Said, SpeakerSocket};
 use proxy::status::Status;
 use proxy::surroundings::Settings;
 use proxy::sync::Sync;
 use proxy::work::Worker;
-use proxy::{health_check, leftovers, machine, sysctl};
+use proxy::{health_check, leftovers, machine, moved, sysctl};
 use proxy_table::NodeContext;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::nftables::Nftables;
+use crate::nftables::{MovedVips, Nftables};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -99,14 +98,18 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let (told_addresses, addresses) = watch::channel(BTreeSet::<IpAddr>::new());
     let watching = machine::watch_addresses(told_addresses);
     supervisor.spawn_server("addresses", until(closing.clone(), watching));
-    let (told_silent, silent) = watch::channel(BTreeSet::new());
-    let hearing = hear_speaker(arguments.speaker_socket, told_silent, status.healthy());
+    let (told_said, said) = watch::channel(Said::default());
+    let hearing = hear_speaker(arguments.speaker_socket, told_said, status.healthy());
     supervisor.spawn_server("speaker socket", until(closing.clone(), hearing));
     let (checks, notices) = mpsc::unbounded_channel();
     let answering = health_check::serve(notices, Arc::clone(&status));
     supervisor.spawn_server("health checks", until(closing.clone(), answering));
     let looking_after = look_after(Arc::clone(&status));
-    supervisor.spawn_server("status", until(closing, looking_after));
+    supervisor.spawn_server("status", until(closing.clone(), looking_after));
+    let (told_goals, goals) = watch::channel(BTreeMap::new());
+    let kernel = MovedVips::open().context("failed to open a socket to nftables")?;
+    let sending_on = moved::follow(goals, kernel);
+    supervisor.spawn_server("moved addresses", until(closing, sending_on));
 
     let plane = Nftables::open().context("failed to open a socket to nftables")?;
     let context = Arc::new(NodeContext::new(settings.node_name.clone()));
@@ -114,7 +117,8 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
         source,
         settings,
         addresses,
-        silent,
+        said,
+        goals: told_goals,
         worker: Worker::new(plane, context),
         cleaner: cleaner(&metrics),
         health_checks: checks,
@@ -126,11 +130,7 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
 }
 
 /// Listens to the speaker, also where another proxy does so at first, as one that is about to be replaced.
-async fn hear_speaker(
-    path: PathBuf,
-    told: watch::Sender<BTreeSet<NodeName>>,
-    healthy: watch::Receiver<bool>,
-) {
+async fn hear_speaker(path: PathBuf, told: watch::Sender<Said>, healthy: watch::Receiver<bool>) {
     let mut said = false;
     let socket = loop {
         match SpeakerSocket::bind(&path) {

@@ -1,7 +1,11 @@
 //! The nftables data plane, put to the seam.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use proxy::data_plane::{DataPlane, PlaneError, Sent};
+use proxy::moved::SendOn;
 use proxy::netfilter::Netfilter;
 use proxy::table::table_handle;
 use proxy_nftables::KernelError;
@@ -29,7 +33,26 @@ impl Nftables {
 
     /// Removes everything of ours; whether there was anything.
     pub(crate) fn remove() -> Result<bool, KernelError> {
-        proxy_nftables::Nftables::remove()
+        let forwards = proxy_nftables::Nftables::remove()?;
+        Ok(proxy_nftables::SendOn::remove()? || forwards)
+    }
+}
+
+/// The table of its own for VIPs that moved.
+#[derive(Debug)]
+pub(crate) struct MovedVips(proxy_nftables::SendOn);
+
+impl MovedVips {
+    /// Opens it; nothing is changed.
+    pub(crate) fn open() -> Result<Self, KernelError> {
+        proxy_nftables::SendOn::open().map(Self)
+    }
+}
+
+impl SendOn for MovedVips {
+    fn settle(&mut self, goals: &BTreeMap<IpAddr, IpAddr>) -> Result<Sent, PlaneError> {
+        let pairs = goals.iter().map(|(vip, node)| (*vip, *node));
+        sent(self.0.settle(&pairs.collect()))
     }
 }
 

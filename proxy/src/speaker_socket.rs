@@ -1,10 +1,13 @@
 //! The socket on the node over which the local speaker and the proxy tell each other what only they know.
 //!
-//! The speaker writes a line of JSON whenever it changes its mind, `{"version":1,"silent":["node-2"]}`, and the proxy leaves
-//! out endpoints on those nodes while others remain. The proxy writes a line at once and whenever its health changes,
-//! `{"version":1,"healthy":true}`. When the connection ends, nobody is silent.
+//! The speaker writes a line of JSON whenever it changes its mind,
+//! `{"version":1,"silent":["node-2"],"moved":{"192.0.2.240":"node-3"}}`. The proxy leaves out endpoints on the silent nodes while
+//! others remain, and sends segments of connections to the VIPs that it does not know on to the nodes that own them, or
+//! owned them before this one. The proxy writes a line at once and whenever its health changes,
+//! `{"version":1,"healthy":true}`. When the connection ends, nobody is silent and nothing has moved.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -21,6 +24,18 @@ use tokio::sync::watch;
 struct FromSpeaker {
     version: u32,
     silent: BTreeSet<String>,
+    /// An older speaker does not say it.
+    #[serde(default)]
+    moved: BTreeMap<IpAddr, String>,
+}
+
+/// What the speaker has said last.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Said {
+    /// The nodes that are silent.
+    pub silent: BTreeSet<NodeName>,
+    /// For each VIP the node that owns it, or owned it before this one.
+    pub moved: BTreeMap<IpAddr, NodeName>,
 }
 
 /// What the proxy says.
@@ -44,16 +59,22 @@ pub enum LineError {
     TooLong,
 }
 
-/// Reads a line of the speaker: the nodes that fell silent.
+/// Reads a line of the speaker.
 ///
 /// # Errors
 /// If the line is nothing that this version reads.
-pub fn parse_line(line: &str) -> Result<BTreeSet<NodeName>, LineError> {
+pub fn parse_line(line: &str) -> Result<Said, LineError> {
     let said: FromSpeaker = serde_json::from_str(line).map_err(LineError::NotJson)?;
     if said.version != VERSION {
         return Err(LineError::Version(said.version));
     }
-    Ok(said.silent.into_iter().map(NodeName::new).collect())
+    let moved = said.moved.into_iter();
+    Ok(Said {
+        silent: said.silent.into_iter().map(NodeName::new).collect(),
+        moved: moved
+            .map(|(vip, node)| (vip, NodeName::new(node)))
+            .collect(),
+    })
 }
 
 /// A socket that listens at a path; the path goes with it.
@@ -93,14 +114,10 @@ impl SpeakerSocket {
         })
     }
 
-    /// Serves speakers for ever: one at most in practice, two for a moment while it restarts. `silent` gets the nodes that
-    /// any of them holds for silent.
-    pub async fn serve(
-        self,
-        silent: watch::Sender<BTreeSet<NodeName>>,
-        healthy: watch::Receiver<bool>,
-    ) {
-        let said = watch::Sender::new(BTreeMap::<u64, BTreeSet<NodeName>>::new());
+    /// Serves speakers for ever: one at most in practice, two for a moment while it restarts. `told` gets what
+    /// they say together.
+    pub async fn serve(self, told: watch::Sender<Said>, healthy: watch::Receiver<bool>) {
+        let said = watch::Sender::new(BTreeMap::<u64, Said>::new());
         let mut connections = 0;
         let mut sum = said.subscribe();
         loop {
@@ -119,19 +136,29 @@ impl SpeakerSocket {
                     }
                 },
                 Ok(()) = sum.changed() => {
-                    let all: BTreeSet<NodeName> = sum.borrow_and_update().values().flatten().cloned().collect();
-                    silent.send_if_modified(|held| {
-                        let changed = *held != all;
-                        if changed {
-                            tracing::info!(nodes = ?all, "Nodes fell silent or are heard again");
-                            held.clone_from(&all);
+                    let all = together(sum.borrow_and_update().values());
+                    told.send_if_modified(|held| {
+                        if held.silent != all.silent {
+                            tracing::info!(nodes = ?all.silent, "Nodes fell silent or are heard again");
                         }
+                        let changed = *held != all;
+                        *held = all;
                         changed
                     });
                 }
             }
         }
     }
+}
+
+fn together<'a>(voices: impl Iterator<Item = &'a Said>) -> Said {
+    voices.fold(Said::default(), |mut all, said| {
+        all.silent.extend(said.silent.iter().cloned());
+        let moved = said.moved.iter();
+        all.moved
+            .extend(moved.map(|(vip, node)| (*vip, node.clone())));
+        all
+    })
 }
 
 impl Drop for SpeakerSocket {
@@ -147,7 +174,7 @@ impl Drop for SpeakerSocket {
 /// What one connection says; it falls silent itself when the connection ends.
 struct Voice {
     number: u64,
-    said: watch::Sender<BTreeMap<u64, BTreeSet<NodeName>>>,
+    said: watch::Sender<BTreeMap<u64, Said>>,
 }
 
 impl Drop for Voice {
@@ -195,15 +222,15 @@ async fn listen(reader: impl tokio::io::AsyncRead + Unpin, voice: &Voice) -> Res
             }
             Ok(_) => {}
         }
-        let silent = parse_line(&line)?;
+        let heard = parse_line(&line)?;
         voice.said.send_modify(|said| {
-            said.insert(voice.number, silent);
+            said.insert(voice.number, heard);
         });
     }
 }
 
 const VERSION: u32 = 1;
-/// Room for the names of some thousand nodes.
+/// Room for the names of some thousand nodes, and as many VIPs.
 const LONGEST_LINE_BYTES: u64 = 1 << 20;
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -212,11 +239,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_silent_nodes_and_nothing_else() {
+    fn reads_what_a_speaker_says_and_nothing_else() {
         let read = |line| parse_line(line).map_err(|error| error.to_string());
-        let node_2 = BTreeSet::from([NodeName::from("node-2")]);
+        let node_2 = Said {
+            silent: [NodeName::from("node-2")].into(),
+            ..Said::default()
+        };
         assert_eq!(read(r#"{"version":1,"silent":["node-2"]}"#), Ok(node_2));
-        assert_eq!(read(r#"{"version":1,"silent":[]}"#), Ok(BTreeSet::new()));
+        assert_eq!(
+            read(r#"{"version":1,"silent":[],"more":1}"#),
+            Ok(Said::default())
+        );
+        let moved = Said {
+            moved: [("2001:db8::240".parse().unwrap(), NodeName::from("node-1"))].into(),
+            ..Said::default()
+        };
+        assert_eq!(
+            read(r#"{"version":1,"silent":[],"moved":{"2001:db8::240":"node-1"}}"#),
+            Ok(moved)
+        );
         for (line, expected) in [
             (
                 r#"{"version":2,"silent":[]}"#,
@@ -227,19 +268,23 @@ mod tests {
                 r#"{"version":1,"silent":"node-2"}"#,
                 "the line is not what a speaker says",
             ),
+            (
+                r#"{"version":1,"silent":[],"moved":{"somewhere":"node-2"}}"#,
+                "the line is not what a speaker says",
+            ),
         ] {
             assert_eq!(read(line), Err(expected.to_owned()));
         }
     }
 
     #[tokio::test]
-    async fn whoever_a_speaker_calls_silent_is_heard_again_when_the_speaker_goes() {
+    async fn what_a_speaker_said_is_forgotten_when_it_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/proxy.sock");
-        let (silent, mut seen) = watch::channel(BTreeSet::new());
+        let (told, mut seen) = watch::channel(Said::default());
         let (healthy, health) = watch::channel(false);
         let socket = SpeakerSocket::bind(&path).unwrap();
-        let serving = tokio::spawn(socket.serve(silent, health));
+        let serving = tokio::spawn(socket.serve(told, health));
 
         let mut speaker = BufReader::new(UnixStream::connect(&path).await.unwrap());
         let mut line = String::new();
@@ -251,17 +296,23 @@ mod tests {
         assert_eq!(line, "{\"version\":1,\"healthy\":true}\n");
 
         speaker
-            .write_all(b"{\"version\":1,\"silent\":[\"node-2\"]}\n")
+            .write_all(
+                b"{\"version\":1,\"silent\":[\"node-2\"],\"moved\":{\"192.0.2.240\":\"node-3\"}}\n",
+            )
             .await
             .unwrap();
-        let names = seen
-            .wait_for(|silent| !silent.is_empty())
+        let said = seen
+            .wait_for(|said| *said != Said::default())
             .await
             .unwrap()
             .clone();
-        assert_eq!(names, BTreeSet::from([NodeName::from("node-2")]));
+        assert_eq!(said.silent, [NodeName::from("node-2")].into());
+        let moved = [("192.0.2.240".parse().unwrap(), NodeName::from("node-3"))];
+        assert_eq!(said.moved, moved.into());
         drop(speaker);
-        seen.wait_for(BTreeSet::is_empty).await.unwrap();
+        seen.wait_for(|said| *said == Said::default())
+            .await
+            .unwrap();
 
         // Rubbish ends the conversation; a second speaker is served all the same, on the same path.
         let mut rubbish = BufReader::new(UnixStream::connect(&path).await.unwrap());

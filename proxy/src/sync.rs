@@ -1,6 +1,6 @@
 //! The loop: changes in, jobs out, one at a time; what arrives during one is the next.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,9 @@ use crate::conntrack::Cleaner;
 use crate::data_plane::DataPlane;
 use crate::health_check::Notice;
 use crate::metrics::Metrics;
+use crate::moved::goals;
 use crate::pending::Pending;
+use crate::speaker_socket::Said;
 use crate::status::Status;
 use crate::surroundings::Settings;
 use crate::work::{Done, Job, Worker};
@@ -33,8 +35,10 @@ pub struct Sync<P> {
     pub settings: Settings,
     /// The machine's addresses.
     pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    /// The nodes that the speaker holds for silent.
-    pub silent: watch::Receiver<BTreeSet<NodeName>>,
+    /// What the speaker says.
+    pub said: watch::Receiver<Said>,
+    /// Where goes for which VIPs segments are to be sent on, and to which node's address.
+    pub goals: watch::Sender<BTreeMap<IpAddr, IpAddr>>,
     /// Who does the jobs.
     pub worker: Worker<P>,
     /// Who ends stale connections, if that is possible here.
@@ -54,7 +58,8 @@ impl<P: DataPlane> Sync<P> {
             mut source,
             settings,
             mut addresses,
-            mut silent,
+            mut said,
+            goals: told_goals,
             worker,
             cleaner,
             health_checks,
@@ -72,7 +77,8 @@ impl<P: DataPlane> Sync<P> {
         }
         let mut pending = Pending::new(settings);
         pending.handle_addresses(addresses.borrow_and_update().clone());
-        pending.handle_silent(silent.borrow_and_update().clone(), source.snapshot());
+        let mut heard = said.borrow_and_update().clone();
+        pending.handle_silent(heard.silent.clone(), source.snapshot());
         let mut reports = Reports {
             node_name,
             cleaner,
@@ -85,6 +91,7 @@ impl<P: DataPlane> Sync<P> {
         reports.heard(&first, source.snapshot());
         pending.handle_change(first.dirty);
         let mut workplace = Workplace::Idle(worker);
+        let mut goals_touched = true;
         let mut failures = Failures::default();
         let mut audit = Instant::now() + AUDIT_INTERVAL;
         let mut look = Instant::now() + LOOK_INTERVAL;
@@ -99,17 +106,30 @@ impl<P: DataPlane> Sync<P> {
                 other => other,
             };
             reports.waiting(pending.services());
+            if std::mem::take(&mut goals_touched) {
+                let found = goals(&heard, source.snapshot());
+                told_goals.send_if_modified(|held| {
+                    let changed = *held != found;
+                    *held = found;
+                    changed
+                });
+            }
             // Every branch is cancel-safe: what a future took in it returns in the same poll.
             tokio::select! {
                 update = source.changed() => {
                     reports.heard(&update, source.snapshot());
+                    goals_touched |= !update.dirty.nodes.is_empty();
                     pending.handle_change(update.dirty);
                 }
                 Ok(()) = addresses.changed() => {
                     pending.handle_addresses(addresses.borrow_and_update().clone());
                 }
-                Ok(()) = silent.changed() => {
-                    pending.handle_silent(silent.borrow_and_update().clone(), source.snapshot());
+                Ok(()) = said.changed() => {
+                    let before = std::mem::replace(&mut heard, said.borrow_and_update().clone());
+                    if before.silent != heard.silent {
+                        pending.handle_silent(heard.silent.clone(), source.snapshot());
+                    }
+                    goals_touched = true;
                 }
                 (worker, begun, done) = workplace.end() => {
                     workplace = Workplace::Idle(worker);
