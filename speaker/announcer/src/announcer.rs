@@ -95,6 +95,7 @@ pub struct Announcer {
     unsure_until: Time,
     shutdown_deadline: Option<Time>,
     silent: BTreeSet<NodeName>,
+    last_owners_changed: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -142,6 +143,7 @@ impl Announcer {
             unsure_until: now,
             shutdown_deadline: None,
             silent: BTreeSet::new(),
+            last_owners_changed: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }

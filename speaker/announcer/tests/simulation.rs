@@ -255,6 +255,44 @@ fn a_planned_end_leaves_no_gap_and_is_told_as_such() {
     }
 }
 
+/// So the proxy of whoever receives an address knows before the first packet where its older connections are.
+#[test]
+fn before_an_address_moves_everybody_knows_its_owner_and_afterwards_the_one_before() {
+    let mut segment = settled(6, 3, 1);
+    let known = |segment: &mut Segment, number: usize| {
+        let mut said = None;
+        segment.with(number, |announcer, _| {
+            let changed = announcer.take_last_owners_changed();
+            let owners = announcer.last_owners();
+            let owners: Vec<_> = owners.map(|(_, node)| node.to_string()).collect();
+            said = Some((changed, owners));
+        });
+        said.unwrap()
+    };
+    let owner = segment.owners(address(0))[0];
+    let owner_name = segment.machines[owner].name.clone();
+    for number in (0..3).filter(|&number| number != owner) {
+        assert_eq!(
+            known(&mut segment, number),
+            (true, vec![owner_name.clone()])
+        );
+    }
+    assert_eq!(known(&mut segment, owner), (false, vec![]));
+    segment.shut_down(owner);
+    segment.run(Duration::from_millis(300));
+    let successor = segment.owners(address(0))[0];
+    let successor_name = segment.machines[successor].name.clone();
+    assert_ne!(successor, owner);
+    // Known before: nothing has to reach the proxy while packets come already.
+    assert_eq!(known(&mut segment, successor), (false, vec![owner_name]));
+    let third = 3 - owner - successor;
+    assert_eq!(
+        known(&mut segment, third),
+        (true, vec![successor_name.clone()])
+    );
+    assert_eq!(known(&mut segment, owner), (true, vec![successor_name]));
+}
+
 #[test]
 fn loss_of_fitness_hands_over_and_recovery_takes_nothing_back() {
     let mut segment = settled(3, 3, 1);

@@ -147,6 +147,7 @@ impl Announcer {
     ) -> Role {
         let to = voice.node.clone();
         state.last_owner = Some((to.clone(), now));
+        self.last_owners_changed = true;
         self.emit(match owner.leaving {
             Some(Leaving {
                 reason: Some(reason),

@@ -123,6 +123,19 @@ impl Announcer {
         }
     }
 
+    /// For each VIP the peer that owns it; where this node owns it, the peer that owned it last.
+    pub fn last_owners(&self) -> impl Iterator<Item = (IpAddr, &NodeName)> {
+        self.vips.iter().filter_map(|(vip, state)| {
+            let (node, _) = state.last_owner.as_ref()?;
+            Some((*vip, node))
+        })
+    }
+
+    /// Whether [`Self::last_owners`] says something else since the last call.
+    pub fn take_last_owners_changed(&mut self) -> bool {
+        std::mem::take(&mut self.last_owners_changed)
+    }
+
     /// The nodes that are silent, and whose silence every peer confirms that can be asked.
     ///
     /// Empty while this speaker hears nobody although it knows of several: then it is this node that is cut off. A

@@ -142,8 +142,8 @@ impl VipState {
         self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
     }
 
-    /// A peer owns it: nobody else is to be asked.
-    fn owned_by(&mut self, voice: &Voice, now: Time) {
+    /// A peer owns it: nobody else is to be asked. Whether that is another one than before.
+    fn owned_by(&mut self, voice: &Voice, now: Time) -> bool {
         let same = self
             .last_owner
             .as_ref()
@@ -156,6 +156,7 @@ impl VipState {
         if matches!(voice.claim, Claim::Owned { .. }) {
             self.vacant_since = None;
         }
+        !same
     }
 }
 
@@ -174,7 +175,7 @@ impl Announcer {
         if let Some((voice, epoch)) = voices.owner(vip) {
             state.epoch = state.epoch.max(epoch);
             if !state.is_owner() {
-                state.owned_by(voice, now);
+                self.last_owners_changed |= state.owned_by(voice, now);
             }
         }
         for _ in 0..MOST_STEPS {
@@ -221,6 +222,7 @@ impl Announcer {
             if state.is_owner() {
                 self.emit(Event::Unconfigured { vip });
             }
+            self.last_owners_changed |= state.last_owner.is_some();
             if let Some(queued) = state.queued {
                 self.wakes.remove(&(queued, vip));
             }
