@@ -1,6 +1,5 @@
 //! `foghorn-speaker`: the arguments, the tasks, and nothing else.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
@@ -19,6 +18,7 @@ use speaker::compile::Compiler;
 use speaker::engine::{self, Command, Control, Engine, EngineError};
 use speaker::feed::Feed;
 use speaker::metrics::Metrics;
+use speaker::proxy_socket::News;
 use speaker::status::{self, Sources};
 use speaker::tell::Teller;
 use speaker::{key_file, proxy_health, proxy_socket};
@@ -111,7 +111,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
     let source = Source::start(Some(client), &arguments.common.config, interest);
     let compiler = Arc::new(RwLock::new(Compiler::new(settings)));
     let configured = Flag::default();
-    let (silent, hears_silent) = watch::channel(BTreeSet::new());
+    let (news, hears_news) = watch::channel(News::default());
 
     if let Some(address) = arguments.health_address() {
         let router = Health::default()
@@ -136,7 +136,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         supervisor.spawn_server("heartbeat key", until(closing.clone(), following));
     }
     let (hears, heard) = watch::channel(None);
-    let telling = proxy_socket::follow(arguments.proxy_socket.clone(), hears_silent, hears);
+    let telling = proxy_socket::follow(arguments.proxy_socket.clone(), hears_news, hears);
     supervisor.spawn_server("proxy socket", until(closing.clone(), telling));
     if let ProxyHealthUrl::Http { address, path } = arguments.proxy_health_url.clone() {
         let (asks, asked) = watch::channel(false);
@@ -154,7 +154,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
             node,
             events,
             metrics: metrics.clone(),
-            silent,
+            news,
         },
         configured,
         metrics,

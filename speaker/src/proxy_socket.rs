@@ -1,9 +1,11 @@
-//! Tells Foghorn's proxy on this node which nodes fell silent, and hears from it whether it is healthy.
+//! Tells Foghorn's proxy on this node which nodes fell silent and where VIPs come from, and hears from it whether it is
+//! healthy.
 //!
-//! The same lines as the proxy documents: `{"version":1,"silent":["node-2"]}` to it whenever that changes, and
-//! `{"version":1,"healthy":true}` from it.
+//! The same lines as the proxy documents: `{"version":1,"silent":["node-2"],"moved":{"192.0.2.240":"node-3"}}` to it
+//! whenever that changes, and `{"version":1,"healthy":true}` from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,10 +16,20 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+/// What the proxy has to know.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct News {
+    /// The nodes that are silent.
+    pub silent: BTreeSet<NodeName>,
+    /// For each VIP the node that owns it, or owned it before this one: it knows the connections that there are.
+    pub moved: BTreeMap<IpAddr, NodeName>,
+}
+
 #[derive(Debug, Serialize)]
 struct ToProxy<'a> {
     version: u32,
     silent: Vec<&'a str>,
+    moved: BTreeMap<IpAddr, &'a str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,7 +43,7 @@ struct FromProxy {
 /// `healthy` has what the proxy said last, or nothing while there is no connection.
 pub async fn follow(
     path: PathBuf,
-    mut silent: watch::Receiver<BTreeSet<NodeName>>,
+    mut news: watch::Receiver<News>,
     healthy: watch::Sender<Option<bool>>,
 ) {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -39,7 +51,7 @@ pub async fn follow(
         if let Ok(stream) = UnixStream::connect(&path).await {
             backoff.reset();
             tracing::info!(path = %path.display(), "Proxy listens to this speaker");
-            if let Err(error) = converse(stream, &mut silent, &healthy).await {
+            if let Err(error) = converse(stream, &mut news, &healthy).await {
                 tracing::info!(path = %path.display(), %error, "Proxy does not listen any more");
             }
             healthy.send_replace(None);
@@ -50,15 +62,15 @@ pub async fn follow(
 
 async fn converse(
     stream: UnixStream,
-    silent: &mut watch::Receiver<BTreeSet<NodeName>>,
+    news: &mut watch::Receiver<News>,
     healthy: &watch::Sender<Option<bool>>,
 ) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let tell = async {
         loop {
-            let line = line(&silent.borrow_and_update());
+            let line = line(&news.borrow_and_update());
             writer.write_all(line.as_bytes()).await?;
-            if silent.changed().await.is_err() {
+            if news.changed().await.is_err() {
                 return Ok(());
             }
         }
@@ -86,10 +98,15 @@ async fn converse(
     }
 }
 
-fn line(silent: &BTreeSet<NodeName>) -> String {
+fn line(news: &News) -> String {
     let said = ToProxy {
         version: VERSION,
-        silent: silent.iter().map(NodeName::as_str).collect(),
+        silent: news.silent.iter().map(NodeName::as_str).collect(),
+        moved: news
+            .moved
+            .iter()
+            .map(|(vip, node)| (*vip, node.as_str()))
+            .collect(),
     };
     let mut line = serde_json::to_string(&said).unwrap_or_default();
     line.push('\n');
@@ -113,10 +130,13 @@ mod tests {
 
     #[test]
     fn says_what_the_proxy_reads() {
-        let nodes = ["node-2", "node-3"].map(NodeName::from);
+        let news = News {
+            silent: ["node-2", "node-3"].map(NodeName::from).into(),
+            moved: [("192.0.2.240".parse().unwrap(), NodeName::from("node-1"))].into(),
+        };
         assert_eq!(
-            line(&nodes.into()),
-            "{\"version\":1,\"silent\":[\"node-2\",\"node-3\"]}\n"
+            line(&news),
+            "{\"version\":1,\"silent\":[\"node-2\",\"node-3\"],\"moved\":{\"192.0.2.240\":\"node-1\"}}\n"
         );
         for (line, expected) in [
             ("{\"version\":1,\"healthy\":true}\n", Some(true)),
@@ -132,7 +152,10 @@ mod tests {
     async fn a_proxy_that_comes_again_is_told_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.sock");
-        let (silent, hears) = watch::channel(BTreeSet::from([NodeName::from("node-2")]));
+        let (news, hears) = watch::channel(News {
+            silent: [NodeName::from("node-2")].into(),
+            ..News::default()
+        });
         let (healthy, mut said) = watch::channel(None);
         let telling = tokio::spawn(follow(path.clone(), hears, healthy));
         for _ in 0..2 {
@@ -142,7 +165,10 @@ mod tests {
             let mut stream = BufReader::new(stream);
             let mut line = String::new();
             stream.read_line(&mut line).await.unwrap();
-            assert_eq!(line, "{\"version\":1,\"silent\":[\"node-2\"]}\n");
+            assert_eq!(
+                line,
+                "{\"version\":1,\"silent\":[\"node-2\"],\"moved\":{}}\n"
+            );
             stream
                 .write_all(b"{\"version\":1,\"healthy\":true}\n")
                 .await
@@ -151,7 +177,7 @@ mod tests {
             drop(stream);
             said.wait_for(Option::is_none).await.unwrap();
         }
-        drop(silent);
+        drop(news);
         telling.abort();
     }
 }

@@ -1,7 +1,5 @@
 //! Tells what the machine says: as log lines, metrics, and Events on the Services.
 
-use std::collections::BTreeSet;
-
 use config::name::NodeName;
 use config::snapshot::Snapshot;
 use config_runtime::events::{self, Events, Severity, Subject};
@@ -11,6 +9,7 @@ use tokio::sync::watch;
 use crate::compile::Compiler;
 use crate::engine::{Interface, Report};
 use crate::metrics::{Address, Cause, Metrics, Peer};
+use crate::proxy_socket::News;
 
 /// Tells what the machine says.
 #[derive(Debug)]
@@ -21,8 +20,8 @@ pub struct Teller {
     pub events: Events,
     /// Where counts go.
     pub metrics: Metrics,
-    /// Where the silent nodes go.
-    pub silent: watch::Sender<BTreeSet<NodeName>>,
+    /// Where goes what the proxy has to know.
+    pub news: watch::Sender<News>,
 }
 
 impl Teller {
@@ -37,7 +36,10 @@ impl Teller {
             }
             Report::Silent(silent) => {
                 // Nobody listens while there is no proxy.
-                self.silent.send_replace(silent);
+                self.news.send_modify(|news| news.silent = silent);
+            }
+            Report::LastOwners(owners) => {
+                self.news.send_modify(|news| news.moved = owners);
             }
             Report::SocketFailed(reason) => {
                 tracing::warn!(reason, "Socket not as it should be: trying again");

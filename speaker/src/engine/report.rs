@@ -14,6 +14,8 @@ pub enum Report {
     Event(Event, Vec<Interface>),
     /// These nodes are silent, and peers agree.
     Silent(BTreeSet<NodeName>),
+    /// For each VIP the peer that owns it, or owned it before this node.
+    LastOwners(BTreeMap<IpAddr, NodeName>),
     /// A socket does not do what it should, with all causes.
     SocketFailed(String),
 }

@@ -253,6 +253,11 @@ impl Engine {
                 let _ = self.reports.try_send(Report::Silent(silent));
             }
         }
+        if self.announcer.take_last_owners_changed() {
+            let owners = self.announcer.last_owners();
+            let owners = owners.map(|(vip, node)| (vip, node.clone())).collect();
+            let _ = self.reports.try_send(Report::LastOwners(owners));
+        }
     }
 
     fn note_peer(&mut self, event: &Event) {
