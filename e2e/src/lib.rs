@@ -15,6 +15,7 @@ pub mod http;
 pub mod kubectl;
 pub mod lab;
 pub mod lan;
+pub mod long;
 pub mod manifest;
 pub mod namespace;
 pub mod node;
