@@ -1,4 +1,4 @@
-//! A tour of everything that a Service can be: from a Pod, from a node, from outside.
+//! A tour of everything that a Service can be, and of Ingress: from a Pod, from a node, from outside.
 //!
 //! Run by `make test-tour`.
 
@@ -14,20 +14,21 @@ use e2e::client::{Protocol, Question, Target};
 use e2e::http::{self, Request};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest;
-use e2e::namespace::Namespace;
-use e2e::questions::{at, items, items_of};
-use e2e::topology::{CLIENT_IPV4, Family, NODES, POOL_IPV4, POOL_IPV6};
+use e2e::namespace::{Namespace, output};
+use e2e::questions::{at, external_addresses, items, items_of};
+use e2e::topology::{CLIENT_IPV4, CLIENT_IPV6, Family, NODES, POOL_IPV4, POOL_IPV6};
 use e2e::wait;
 use serde_json::{Value, json};
 
 #[test]
 #[ignore = "needs the lab: make test-tour"]
-fn every_type_of_service() -> Result<()> {
+fn every_type_of_service_and_ingress() -> Result<()> {
     with_lab(&Options::foghorn("tour"), |lab| {
-        know_images(lab, &["coredns"])?;
+        know_images(lab, &["coredns", "traefik"])?;
         lab.kubectl
             .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
         lab.kubectl.run(&["apply", "-f", &workload("coredns")])?;
+        lab.kubectl.run(&["apply", "-f", &workload("traefik")])?;
         lab.api
             .create(DEPLOYMENTS, &manifest::deployment("web", 3))?;
         let tour = Tour::begin(lab)?;
@@ -37,7 +38,8 @@ fn every_type_of_service() -> Result<()> {
         tour.headless()?;
         tour.node_port()?;
         tour.load_balancer()?;
-        tour.external_name()
+        tour.external_name()?;
+        tour.ingress()
     })
 }
 
@@ -183,6 +185,101 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
+    fn ingress(&self) -> Result<()> {
+        wait_until_rolled_out(self.lab, "traefik", "traefik")?;
+        let authority = self.make_certificate()?;
+        self.lab.api.create(INGRESSES, &ingress())?;
+        let addresses = self
+            .lab
+            .wait_for_external_addresses("traefik", "traefik", 2, PATIENCE)?;
+        wait::until("the address in the Ingress's status", PATIENCE, || {
+            let found = self.lab.api.get(&format!("{INGRESSES}/shop"))?;
+            Ok((external_addresses(&found) == addresses).then_some(()))
+        })?;
+        for &address in &addresses {
+            let client = match Family::of(address) {
+                Family::Ipv4 => IpAddr::from(CLIENT_IPV4),
+                Family::Ipv6 => IpAddr::from(CLIENT_IPV6),
+            };
+            for (scheme, port) in [("http", 80), ("https", 443)] {
+                let shop = |path: &str| {
+                    let place = resolve(SHOP, port, address);
+                    let url = format!("{scheme}://{SHOP}{path}");
+                    let arguments = ["-sS", "-m", "5", "--cacert", &authority, "--resolve"];
+                    let code = ["-w", "\n%{http_code}"];
+                    self.lab.client.output(
+                        "curl",
+                        &[&arguments[..], &[&place, &url], &code[..]].concat(),
+                    )
+                };
+                wait::until_ok("an answer by host and path", PATIENCE, || {
+                    let answer = shop("/hostname")?;
+                    let (pod, code) = answer.rsplit_once('\n').context("no status")?;
+                    ensure!(
+                        code == "200" && self.web.contains(pod.trim()),
+                        "{scheme} {address}: {answer:?}"
+                    );
+                    Ok(())
+                })?;
+                let seen = shop("/header?key=X-Forwarded-For")?;
+                ensure!(
+                    seen == format!("{client}\n200"),
+                    "{client} was seen as {seen:?}"
+                );
+                let other_path = shop("/clientip")?;
+                ensure!(
+                    other_path.ends_with("\n404"),
+                    "no rule has this path: {other_path:?}"
+                );
+            }
+        }
+        let stranger = self.lab.client.output(
+            "curl",
+            &[
+                "-sS",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--resolve",
+                &resolve("other.example.org", 80, addresses[0]),
+                "http://other.example.org/hostname",
+            ],
+        )?;
+        ensure!(stranger == "404", "no rule has this host: {stranger}");
+        self.say(&format!(
+            "Ingress: HTTP and HTTPS by host and path at {addresses:?}, from {CLIENT_IPV4} and {CLIENT_IPV6} as they are"
+        ));
+        Ok(())
+    }
+
+    /// Makes a certificate for the shop as a Secret; returns the file of who signed it.
+    fn make_certificate(&self) -> Result<String> {
+        let folder = self.lab.folder.path().join("shop");
+        let folder = folder.to_str().context("a folder that is no text")?;
+        let pki = [
+            "pki",
+            "--server-name",
+            SHOP,
+            "--server-address",
+            "192.0.2.1",
+        ];
+        let kubernetes = self.lab.binaries.kubernetes()?;
+        output(
+            std::process::Command::new(kubernetes)
+                .args(pki)
+                .args(["--directory", folder]),
+        )?;
+        let (certificate, key) = (
+            format!("--cert={folder}/apiserver.crt"),
+            format!("--key={folder}/apiserver.key"),
+        );
+        self.lab
+            .kubectl
+            .run(&["create", "secret", "tls", "shop", &certificate, &key])?;
+        Ok(format!("{folder}/ca.crt"))
+    }
+
     /// Makes a Service before the web servers.
     fn create(&self, name: &str, more: &Value) -> Result<Value> {
         let mut service = manifest::load_balancer(name);
@@ -251,6 +348,24 @@ fn wait_until_rolled_out(lab: &Lab, namespace: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
+fn ingress() -> Value {
+    let backend = json!({"service": {"name": "inside", "port": {"name": "tcp"}}});
+    let paths: Vec<Value> = ["/hostname", "/header"]
+        .iter()
+        .map(|path| json!({"path": path, "pathType": "Prefix", "backend": backend}))
+        .collect();
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "shop"},
+        "spec": {
+            "ingressClassName": "traefik",
+            "tls": [{"hosts": [SHOP], "secretName": "shop"}],
+            "rules": [{"host": SHOP, "http": {"paths": paths}}],
+        },
+    })
+}
+
 /// Tells the nodes which programs stand for more images.
 fn know_images(lab: &mut Lab, names: &[&str]) -> Result<()> {
     let folder = lab.binaries.lab.clone();
@@ -277,6 +392,14 @@ fn cluster_addresses(service: &Value) -> impl Iterator<Item = IpAddr> {
     items_of(&service["spec"]["clusterIPs"]).filter_map(|address| address.as_str()?.parse().ok())
 }
 
+/// How curl is told where a host is.
+fn resolve(host: &str, port: u16, address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("{host}:{port}:{address}"),
+        IpAddr::V6(address) => format!("{host}:{port}:[{address}]"),
+    }
+}
+
 /// A text as part of a URL.
 fn in_url(text: &str) -> String {
     text.bytes().map(|octet| format!("%{octet:02x}")).collect()
@@ -287,8 +410,10 @@ fn workload(name: &str) -> String {
     folder.join(format!("{name}.yaml")).display().to_string()
 }
 
+const SHOP: &str = "shop.example.org";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
 const PODS_OF_WEB: &str = "/api/v1/namespaces/default/pods?labelSelector=app=web";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Of three equally likely ones, one is missing after 100 answers once in 10^17 times.
