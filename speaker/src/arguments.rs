@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use config::name::NodeName;
 use config_runtime::arguments::{CommonArguments, NodeArguments};
 
@@ -73,6 +74,48 @@ pub struct Arguments {
     /// Move addresses away from cordoned nodes
     #[arg(long)]
     pub leave_cordoned_nodes: bool,
+}
+
+/// What the speaker is to do.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Announce, as these arguments say.
+    Announce(Box<Arguments>),
+    /// The verb that was given instead.
+    Verb(Verb),
+}
+
+impl Task {
+    /// Reads a command line, the program's name first. Required arguments are those of announcing.
+    ///
+    /// # Errors
+    /// With what to print, also for `--help`.
+    pub fn parse<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let announce = Arguments::command();
+        // The verbs would put their own description in its place.
+        let about = announce.get_about().cloned().unwrap_or_default();
+        let command = Verb::augment_subcommands(announce)
+            .about(about)
+            .subcommand_required(false)
+            .arg_required_else_help(false)
+            .subcommand_negates_reqs(true)
+            .args_conflicts_with_subcommands(true);
+        let matches = command.try_get_matches_from(words)?;
+        if matches.subcommand_name().is_some() {
+            return Ok(Self::Verb(Verb::from_arg_matches(&matches)?));
+        }
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        Ok(Self::Announce(Box::new(arguments)))
+    }
+}
+
+/// What a speaker can do besides announcing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Subcommand)]
+pub enum Verb {
+    /// Say what on this node stops layer 2 in practice; changes nothing, asks no API server, fails if there is a problem
+    Doctor,
 }
 
 /// Where the service proxy says whether it is healthy.
@@ -223,5 +266,33 @@ mod tests {
         assert!(parse(&["--heartbeat-key-file", "/key"]).is_ok());
         assert!(parse(&["--insecure-heartbeats"]).is_ok());
         assert!(parse(&["--insecure-heartbeats", "--heartbeat-key-file", "/key"]).is_err());
+    }
+
+    #[test]
+    fn only_announcing_needs_a_node_and_a_key() {
+        let parse = |arguments: &[&'static str]| {
+            let task = Task::parse(["foghorn-speaker"].iter().chain(arguments));
+            match task {
+                Ok(Task::Announce(_)) => "announce",
+                Ok(Task::Verb(Verb::Doctor)) => "doctor",
+                Err(_) => "refused",
+            }
+        };
+        for (arguments, expected) in [
+            (&["doctor"][..], "doctor"),
+            (&["--node-name=a", "--insecure-heartbeats"], "announce"),
+            (
+                &["--node-name=a", "--insecure-heartbeats", "doctor"],
+                "refused",
+            ),
+            (&["--node-name=a"], "refused"),
+            (&["--insecure-heartbeats"], "refused"),
+            (&["nurse"], "refused"),
+            (&[], "refused"),
+        ] {
+            assert_eq!(parse(arguments), expected, "{arguments:?}");
+        }
+        let help = Task::parse(["foghorn-speaker", "--help"]).unwrap_err();
+        assert!(help.to_string().starts_with("Announces the addresses"));
     }
 }

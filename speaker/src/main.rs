@@ -1,19 +1,20 @@
 //! `foghorn-speaker`: the arguments, the tasks, and nothing else.
 
+use std::io::{Write as _, stdout};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use clap::Parser as _;
 use config_runtime::server::{self, Flag, Health};
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
 use config_runtime::telemetry::{self, Chain};
 use config_runtime::{Interest, client, events};
 use prometheus_client::registry::Registry;
-use speaker::arguments::{Arguments, ProxyHealthUrl};
+use speaker::arguments::{Arguments, ProxyHealthUrl, Task, Verb};
 use speaker::compile::Compiler;
 use speaker::engine::{self, Command, Control, Engine, EngineError};
 use speaker::feed::Feed;
@@ -21,13 +22,17 @@ use speaker::metrics::Metrics;
 use speaker::proxy_socket::News;
 use speaker::status::{self, Sources};
 use speaker::tell::Teller;
-use speaker::{key_file, proxy_health, proxy_socket};
+use speaker::{doctor, key_file, proxy_health, proxy_socket};
 use speaker_announcer::{Identity, Keyring, Timing};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let task = Task::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let arguments = match task {
+        Task::Announce(arguments) => *arguments,
+        Task::Verb(Verb::Doctor) => return examine(),
+    };
     let ended = telemetry::initialise(&arguments.common)
         .map_err(anyhow::Error::from)
         .and_then(|()| start(arguments));
@@ -35,6 +40,26 @@ fn main() -> ExitCode {
         tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
         ExitCode::FAILURE
     })
+}
+
+/// Prints what the doctor finds on this node.
+fn examine() -> ExitCode {
+    let findings = doctor::diagnose(&doctor::facts::gather(Path::new("/")));
+    let mut text: String = findings
+        .iter()
+        .map(|finding| format!("{}: {finding}\n", finding.severity()))
+        .collect();
+    if text.is_empty() {
+        text.push_str("nothing stops layer 2 on this node, as far as can be seen from here\n");
+    }
+    // Nobody is left to tell that nobody listens.
+    let _ = stdout().write_all(text.as_bytes());
+    let is_problem = |finding: &doctor::Finding| finding.severity() == doctor::Severity::Problem;
+    if findings.iter().any(is_problem) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
