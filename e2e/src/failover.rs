@@ -132,7 +132,13 @@ impl Summary {
 
     /// The smallest duration that at least half of them do not exceed.
     pub fn median(&self) -> Duration {
-        let index = self.sorted.len().div_ceil(2).saturating_sub(1);
+        self.percentile(50)
+    }
+
+    /// The smallest duration that at least this share of them, in percent, do not exceed (nearest rank).
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.sorted.len() * percent).div_ceil(100);
+        let index = rank.saturating_sub(1);
         self.sorted.get(index).copied().unwrap_or_default()
     }
 
@@ -146,8 +152,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "p50 {:>4} ms, max {:>4} ms, n = {}",
+            "p50 {:>4} ms, p99 {:>4} ms, max {:>4} ms, n = {}",
             self.median().as_millis(),
+            self.percentile(99).as_millis(),
             self.longest().as_millis(),
             self.sorted.len()
         )
@@ -165,10 +172,18 @@ mod tests {
     #[test]
     fn the_summary_names_the_middle_and_the_end() {
         let summary = Summary::of([40, 10, 30, 20].map(Duration::from_millis));
-        assert_eq!(summary.to_string(), "p50   20 ms, max   40 ms, n = 4");
+        assert_eq!(
+            summary.to_string(),
+            "p50   20 ms, p99   40 ms, max   40 ms, n = 4"
+        );
         assert_eq!(
             Summary::of([]).to_string(),
-            "p50    0 ms, max    0 ms, n = 0"
+            "p50    0 ms, p99    0 ms, max    0 ms, n = 0"
+        );
+        let many = Summary::of((1..=200).map(Duration::from_millis));
+        assert_eq!(
+            many.to_string(),
+            "p50  100 ms, p99  198 ms, max  200 ms, n = 200"
         );
     }
 }
