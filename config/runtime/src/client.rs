@@ -49,6 +49,8 @@ pub async fn connect(arguments: &CommonArguments, program: &str) -> Result<Clien
             .map_err(|source| ConnectError::NotInCluster(Box::new(source)))?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // Whoever asks decides when to ask again, and for what.
+    config.default_retry = false;
     let agent = format!("foghorn-{program}/{}", env!("CARGO_PKG_VERSION"));
     if let Ok(agent) = HeaderValue::try_from(agent) {
         config.headers.push((header::USER_AGENT, agent));

@@ -72,19 +72,8 @@ pub(crate) fn is_away(code: Option<u16>) -> bool {
 
 /// The HTTP status that the API server answered with, if it answered.
 pub(crate) fn status_code(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
-    use kube::runtime::watcher::Error as WatchError;
-    let of_client = |error: &kube::Error| match error {
+    match error.downcast_ref::<kube::Error>()? {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
-    };
-    if let Some(error) = error.downcast_ref::<kube::Error>() {
-        return of_client(error);
-    }
-    match error.downcast_ref::<WatchError>()? {
-        WatchError::InitialListFailed(error)
-        | WatchError::WatchStartFailed(error)
-        | WatchError::WatchFailed(error) => of_client(error),
-        WatchError::WatchError(status) => Some(status.code),
-        WatchError::NoResourceVersion => None,
     }
 }

@@ -27,10 +27,8 @@ struct Api(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
-    minor: &'static str,
-    streams: bool,
-    /// Whether a list was streamed.
-    streamed: bool,
+    /// How new each list was asked to be.
+    lists: Vec<String>,
     version: u64,
     objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
     watches: BTreeMap<String, Vec<mpsc::UnboundedSender<Value>>>,
@@ -41,10 +39,9 @@ struct Held {
 }
 
 impl Api {
-    /// Serves these resources of a cluster with this minor version.
-    async fn serve(minor: &'static str, resources: &[&'static str]) -> (Self, kube::Client) {
+    /// Serves these resources.
+    async fn serve(resources: &[&'static str]) -> (Self, kube::Client) {
         let api = Self::default();
-        api.0.lock().unwrap().minor = minor;
         for resource in resources {
             api.install(resource);
         }
@@ -52,7 +49,8 @@ impl Api {
         let address = listener.local_addr().unwrap();
         let router = axum::Router::new().fallback(answer).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        config.default_retry = false;
         (api, kube::Client::try_from(config).unwrap())
     }
 
@@ -116,14 +114,15 @@ fn refuse(code: StatusCode, reason: &str) -> Response {
 }
 
 async fn answer(State(api): State<Api>, uri: Uri) -> Response {
-    let asked = |parameter: &str| {
-        let query = uri.query().unwrap_or_default();
-        query.split('&').any(|found| found == parameter)
+    let query = uri.query().unwrap_or_default();
+    let asked = |name: &str| {
+        let mut parameters = query.split('&').filter_map(|text| text.split_once('='));
+        parameters.find_map(|(found, value)| (found == name).then(|| value.to_owned()))
     };
     let mut held = api.0.lock().unwrap();
     if uri.path() == "/version" {
         return axum::Json(
-            json!({"major": "1", "minor": held.minor, "gitVersion": "v1", "gitCommit": "",
+            json!({"major": "1", "minor": "37", "gitVersion": "v1", "gitCommit": "",
             "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
         )
         .into_response();
@@ -137,43 +136,30 @@ async fn answer(State(api): State<Api>, uri: Uri) -> Response {
     };
     let items: Vec<Value> = objects.values().cloned().collect();
     let version = held.version.to_string();
-    if !asked("watch=true") {
+    if asked("watch").is_none() {
+        let wanted = asked("resourceVersion").unwrap_or_default();
+        held.lists.push(wanted.clone());
+        if wanted
+            .parse()
+            .is_ok_and(|wanted: u64| wanted > held.version)
+        {
+            return refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout");
+        }
         return axum::Json(json!({"kind": "List", "apiVersion": "v1",
             "metadata": {"resourceVersion": version}, "items": items}))
         .into_response();
     }
-    let initial = asked("sendInitialEvents=true");
-    if initial && !held.streams {
-        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
-    }
     let (sender, events) = mpsc::unbounded_channel();
-    if initial {
-        held.streamed = true;
-        for object in items {
-            sender
-                .send(json!({"type": "ADDED", "object": object}))
-                .unwrap();
-        }
-        let bookmark = json!({"type": "BOOKMARK", "object": {"kind": "Service", "apiVersion": "v1",
-            "metadata": {"resourceVersion": version,
-                "annotations": {"k8s.io/initial-events-end": "true"}}}});
-        sender.send(bookmark).unwrap();
-    } else {
-        let query = uri.query().unwrap_or_default();
-        let since = query
-            .split('&')
-            .find_map(|found| found.strip_prefix("resourceVersion="));
-        let since: u64 = since.unwrap().parse().unwrap();
-        if since < held.oldest {
-            sender.send(too_old()).unwrap();
-        }
-        let missed = held
-            .log
-            .iter()
-            .filter(|(version, of, _)| *version > since && *of == resource);
-        for (_, _, event) in missed {
-            sender.send(event.clone()).unwrap();
-        }
+    let since: u64 = asked("resourceVersion").unwrap().parse().unwrap();
+    if since < held.oldest || since > held.version {
+        sender.send(too_old()).unwrap();
+    }
+    let missed = held
+        .log
+        .iter()
+        .filter(|(version, of, _)| *version > since && *of == resource);
+    for (_, _, event) in missed {
+        sender.send(event.clone()).unwrap();
     }
     held.watches
         .entry(resource.to_owned())
@@ -202,7 +188,6 @@ fn pool(name: &str, address: &str) -> Value {
         "spec": {"addresses": [address]}})
 }
 
-const NODES: &str = "v1/nodes";
 const METALLB_POOLS: &str = "metallb.io/v1beta1/ipaddresspools";
 const SERVICES: &str = "v1/services";
 const SLICES: &str = "discovery.k8s.io/v1/endpointslices";
@@ -245,55 +230,58 @@ async fn what_vanished_while_the_watch_was_away_is_taken_back() {
         services: true,
         ..Interest::default()
     };
-    for minor in ["33", "37"] {
-        let (api, client) = Api::serve(minor, &[SERVICES]).await;
-        api.put(SERVICES, service("stays"));
-        api.put(SERVICES, service("goes"));
-        let mut source = Source::start(Some(client), &[], services_only);
-        let update = synced(&mut source).await;
-        assert_eq!(touched(&update), ["shop/goes", "shop/stays"], "{minor}");
+    let (api, client) = Api::serve(&[SERVICES]).await;
+    api.put(SERVICES, service("stays"));
+    api.put(SERVICES, service("goes"));
+    let mut source = Source::start(Some(client), &[], services_only);
+    let update = synced(&mut source).await;
+    assert_eq!(touched(&update), ["shop/goes", "shop/stays"]);
 
-        api.lose(SERVICES, "goes");
-        api.expire();
-        let update = next(&mut source).await;
-        assert_eq!(touched(&update), ["shop/goes"]);
-        assert_eq!(services(&source), ["shop/stays"]);
+    api.lose(SERVICES, "goes");
+    api.expire();
+    let update = next(&mut source).await;
+    assert_eq!(touched(&update), ["shop/goes"]);
+    assert_eq!(services(&source), ["shop/stays"]);
 
-        api.put(SERVICES, service("comes"));
-        let update = next(&mut source).await;
-        assert_eq!(touched(&update), ["shop/comes"]);
-    }
+    api.put(SERVICES, service("comes"));
+    let update = next(&mut source).await;
+    assert_eq!(touched(&update), ["shop/comes"]);
+    // The first list may be from a cache; the second must not be older than what was seen.
+    assert_eq!(api.0.lock().unwrap().lists, ["0", "2"]);
 }
 
 #[tokio::test]
-async fn nodes_are_streamed_where_that_works() {
-    let nodes_only = Interest {
-        nodes: true,
+async fn a_cluster_that_was_restored_from_a_backup_is_listed_anew() {
+    let (api, client) = Api::serve(&[SERVICES]).await;
+    for name in ["stays", "goes"] {
+        api.put(SERVICES, service(name));
+    }
+    let interest = Interest {
+        services: true,
         ..Interest::default()
     };
-    for (minor, streams) in [("33", false), ("37+", true), ("37", false)] {
-        let (api, client) = Api::serve(minor, &[NODES]).await;
-        api.0.lock().unwrap().streams = streams;
-        for name in ["stays", "goes"] {
-            api.put(
-                NODES,
-                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}),
-            );
+    let mut source = Source::start(Some(client), &[], interest);
+    synced(&mut source).await;
+    {
+        let mut held = api.0.lock().unwrap();
+        held.version = 1;
+        held.log.clear();
+        held.objects.get_mut(SERVICES).unwrap().remove("goes");
+        for (_, watches) in std::mem::take(&mut held.watches) {
+            for watch in watches {
+                let _ = watch.send(too_old());
+            }
         }
-        let mut source = Source::start(Some(client), &[], nodes_only);
-        let update = synced(&mut source).await;
-        assert_eq!(update.dirty.nodes.len(), 2, "{minor} {streams}");
-        assert_eq!(api.0.lock().unwrap().streamed, streams, "{minor} {streams}");
-        api.lose(NODES, "goes");
-        api.expire();
-        let update = next(&mut source).await;
-        assert_eq!(update.dirty.nodes, ["goes".into()].into());
     }
+    let update = next(&mut source).await;
+    assert_eq!(touched(&update), ["shop/goes"]);
+    assert_eq!(services(&source), ["shop/stays"]);
+    assert_eq!(api.0.lock().unwrap().lists, ["0", "2", ""]);
 }
 
 #[tokio::test]
 async fn metallb_is_read_where_it_is_and_gives_way_to_ours() {
-    let (api, client) = Api::serve("33", &[POOLS, METALLB_POOLS]).await;
+    let (api, client) = Api::serve(&[POOLS, METALLB_POOLS]).await;
     let mut theirs = pool("lan", "192.0.2.9/24");
     theirs["metadata"]["namespace"] = json!("metallb-system");
     api.put(METALLB_POOLS, theirs);
@@ -319,7 +307,7 @@ async fn metallb_is_read_where_it_is_and_gives_way_to_ours() {
 
 #[tokio::test]
 async fn a_slice_that_changes_its_service_leaves_the_old_one() {
-    let (api, client) = Api::serve("33", &[SLICES]).await;
+    let (api, client) = Api::serve(&[SLICES]).await;
     api.put(SLICES, slice("old"));
     let interest = Interest {
         endpoint_slices: true,
@@ -344,7 +332,7 @@ async fn a_slice_that_changes_its_service_leaves_the_old_one() {
 
 #[tokio::test]
 async fn kinds_that_are_not_installed_are_waited_for_by_nobody_and_found_later() {
-    let (api, client) = Api::serve("33", &[SERVICES]).await;
+    let (api, client) = Api::serve(&[SERVICES]).await;
     let interest = Interest {
         services: true,
         pools: true,
@@ -362,7 +350,7 @@ async fn kinds_that_are_not_installed_are_waited_for_by_nobody_and_found_later()
 
 #[tokio::test]
 async fn a_bad_object_keeps_its_last_good_version_and_harms_no_other() {
-    let (api, client) = Api::serve("33", &[POOLS]).await;
+    let (api, client) = Api::serve(&[POOLS]).await;
     api.put(POOLS, pool("lan", "192.0.2.1"));
     api.put(POOLS, pool("dmz", "198.51.100.1"));
     let interest = Interest {

@@ -1,0 +1,132 @@
+//! One list of everything of a kind, from the API server's cache if that will do.
+
+use futures::{AsyncReadExt as _, pin_mut};
+use kube::Client;
+use kube::api::{ListParams, VersionMatch};
+use kube::core::{ListMeta, Request};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::items::Items;
+
+/// How new a list has to be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum AtLeast {
+    /// Whatever the API server has at hand: nothing is known yet.
+    Anything,
+    /// Not older than this resourceVersion, which was seen: time does not go back.
+    Version(String),
+    /// What etcd has now: the version that was seen is none of this cluster's, as after it was restored from a backup.
+    Newest,
+}
+
+impl AtLeast {
+    /// What to ask for after the API server refused this with an HTTP status.
+    pub(super) fn after_refusal(self, status: Option<u16>) -> Self {
+        match (self, status) {
+            // Expired, or "too large resource version".
+            (Self::Version(_), Some(410 | 504)) => Self::Newest,
+            (Self::Anything, Some(410)) => Self::Newest,
+            (same, _) => same,
+        }
+    }
+
+    fn parameters(&self, selector: Option<&str>) -> ListParams {
+        let mut parameters = ListParams {
+            label_selector: selector.map(str::to_owned),
+            ..ListParams::default()
+        };
+        match self {
+            Self::Anything => parameters.resource_version = Some("0".to_owned()),
+            Self::Version(version) => {
+                parameters.resource_version = Some(version.clone());
+                parameters.version_match = Some(VersionMatch::NotOlderThan);
+            }
+            Self::Newest => {}
+        }
+        parameters
+    }
+}
+
+/// A list as it arrives.
+pub(super) struct List<R> {
+    body: R,
+    items: Items,
+    buffer: Vec<u8>,
+}
+
+/// Everything but the items.
+#[derive(Deserialize)]
+struct Rest {
+    metadata: ListMeta,
+}
+
+/// Begins to list what `path` has.
+pub(super) async fn list(
+    client: &Client,
+    path: &str,
+    selector: Option<&str>,
+    at_least: &AtLeast,
+) -> kube::Result<List<impl futures::AsyncRead + Unpin + use<>>> {
+    let request = Request::new(path)
+        .list(&at_least.parameters(selector))
+        .map_err(kube::Error::BuildRequest)?;
+    let body = Box::pin(client.request_stream(request).await?);
+    Ok(List {
+        body,
+        items: Items::default(),
+        buffer: vec![0; PIECE],
+    })
+}
+
+impl<R: futures::AsyncRead + Unpin> List<R> {
+    /// The next few objects; none at the end. One that cannot be read is an error of the whole list.
+    pub(super) async fn next<K: DeserializeOwned>(&mut self) -> kube::Result<Option<Vec<K>>> {
+        let body = &mut self.body;
+        pin_mut!(body);
+        let length = body
+            .read(&mut self.buffer)
+            .await
+            .map_err(kube::Error::ReadEvents)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut objects = Vec::new();
+        let octets = self.buffer.get(..length).unwrap_or_default();
+        self.items
+            .take(octets, |item| objects.push(serde_json::from_slice(item)));
+        let objects: Result<Vec<K>, _> = objects.into_iter().collect();
+        objects.map(Some).map_err(kube::Error::SerdeError)
+    }
+
+    /// The resourceVersion of the list, after its end.
+    pub(super) fn version(self) -> kube::Result<String> {
+        let rest: Rest =
+            serde_json::from_slice(self.items.rest()).map_err(kube::Error::SerdeError)?;
+        Ok(rest.metadata.resource_version.unwrap_or_default())
+    }
+}
+
+const PIECE: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_ask_for_next() {
+        let seen = || AtLeast::Version("7".to_owned());
+        for (asked, status, expected) in [
+            (seen(), Some(410), AtLeast::Newest),
+            (seen(), Some(504), AtLeast::Newest),
+            (seen(), Some(500), seen()),
+            (seen(), None, seen()),
+            (AtLeast::Anything, Some(410), AtLeast::Newest),
+            (AtLeast::Anything, Some(504), AtLeast::Anything),
+            (AtLeast::Newest, Some(410), AtLeast::Newest),
+        ] {
+            let said = format!("{asked:?} {status:?}");
+            assert_eq!(asked.after_refusal(status), expected, "{said}");
+        }
+    }
+}
