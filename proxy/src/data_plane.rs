@@ -22,7 +22,8 @@ pub trait DataPlane: Send + 'static {
         changes: &[TableChange],
     ) -> Result<Sent, PlaneError>;
 
-    /// Whether the kernel still has the rules, as far as a quick look tells, whose cost does not grow with the table.
+    /// Whether the kernel still has the rules as we left them, as far as a quick look tells, whose cost does not grow with
+    /// the table.
     /// What cannot be looked at counts as intact.
     fn is_intact(&mut self) -> bool;
 }

@@ -72,6 +72,9 @@ impl DataPlane for Nftables {
     }
 
     fn is_intact(&mut self) -> bool {
+        if self.plane.is_disturbed() {
+            return false;
+        }
         let found = handles();
         found.is_none() || self.settled.is_none() || found == self.settled
     }

@@ -151,7 +151,7 @@ impl<P: DataPlane> Sync<P> {
                     if let Workplace::Idle(worker) = &mut workplace
                         && !tokio::task::block_in_place(|| worker.look())
                     {
-                        tracing::warn!("Rules are gone from the kernel: somebody else removed them");
+                        tracing::warn!("Somebody else changed or removed our rules: reading them back");
                         reports.metrics.drifts.inc();
                         pending.handle_failure();
                     }
@@ -372,7 +372,7 @@ fn seconds_now() -> f64 {
 
 /// How often the kernel is read back and compared although nothing went wrong.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(300);
-/// How often the kernel is asked whether the rules are there at all.
+/// How often we ask whether somebody else has changed or removed the rules.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);

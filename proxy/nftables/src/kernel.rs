@@ -1,8 +1,9 @@
 //! The only IO: what the kernel holds of ours, read and changed over netlink.
 
+mod listener;
 mod read;
 pub(crate) mod socket;
-mod steps;
+pub(crate) mod steps;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::netlink::message::{Batch, GET_CHAIN, GET_RULE, GET_SET, GET_SET_ELEME
 
 use crate::program::schema::{self, SETS, TABLE, family_number};
 use crate::program::{Change, FAMILIES, Program};
+pub(crate) use listener::{Heard, Listener};
 use read::Reading;
 use socket::Socket;
 pub use socket::SocketError;
@@ -97,8 +99,8 @@ impl Kernel {
             }
             let tables = self.identities()?;
             let steady = trust > Trust::None && self.socket.generation()? == generation;
-            // What is missing in the end is sent again, which does no harm.
-            if steady && (trust == Trust::Full || trial == READ_TRIALS) {
+            // What is missing then is sent again, which does no harm.
+            if steady && (trust == Trust::Full || trial >= GROWING_TRIALS) {
                 self.known = Some(Known { generation, tables });
                 return Ok(program);
             }
@@ -146,6 +148,20 @@ impl Kernel {
             self.known = Some(Known { generation, tables });
         }
         Ok(())
+    }
+
+    /// By what our changes are known to whoever listens.
+    pub(crate) fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Whether nf_tables is in the state that the last call left.
+    pub(crate) fn is_as_known(&mut self) -> Result<bool, KernelError> {
+        let generation = self.socket.generation()?;
+        Ok(self
+            .known
+            .as_ref()
+            .is_some_and(|known| known.generation == generation))
     }
 
     /// Removes everything of ours; whether there was anything.
@@ -274,6 +290,8 @@ impl Kernel {
 
 /// How often to read when others change nf_tables meanwhile.
 const READ_TRIALS: u32 = 20;
+/// How often to read while a set grows: the kernel may be busy with that for a long time.
+const GROWING_TRIALS: u32 = 3;
 /// What `net.core.wmem_default` is at least.
 const SMALLEST_BUFFER: usize = 128 << 10;
 /// What the kernel keeps of the buffer for itself.

@@ -2,8 +2,8 @@
 
 use proxy_table::{ForwardingTable, TableChange};
 
-use crate::kernel::{Kernel, KernelError};
-use crate::program::{Mirror, Program};
+use crate::kernel::{Heard, Kernel, KernelError, Listener};
+use crate::program::{Change, Mirror, Program};
 
 /// What makes nf_tables forward as the table says.
 ///
@@ -12,6 +12,18 @@ use crate::program::{Mirror, Program};
 pub struct Nftables {
     kernel: Kernel,
     mirror: Mirror,
+    ears: Ears,
+}
+
+/// Whether somebody else changes our tables.
+#[derive(Debug)]
+enum Ears {
+    /// Nobody has looked yet, or listening is not possible here.
+    Deaf,
+    /// All is heard that is said.
+    Open(Listener),
+    /// Somebody did, or may have.
+    Disturbed,
 }
 
 impl Nftables {
@@ -23,6 +35,7 @@ impl Nftables {
         Ok(Self {
             kernel: Kernel::open()?,
             mirror: Mirror::default(),
+            ears: Ears::Deaf,
         })
     }
 
@@ -31,6 +44,7 @@ impl Nftables {
     /// # Errors
     /// If the kernel cannot be read or refuses the difference.
     pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
+        self.ears = Ears::Deaf;
         let mut held = self.kernel.read()?;
         let change = held.diff(&Program::compile(table));
         if let Some(change) = &change {
@@ -38,6 +52,7 @@ impl Nftables {
             held.apply(change);
         }
         self.mirror = Mirror::new(table, &held);
+        self.listen()?;
         Ok(change.is_some())
     }
 
@@ -51,10 +66,55 @@ impl Nftables {
         changes: &[TableChange],
     ) -> Result<bool, KernelError> {
         let change = self.mirror.update(table, changes);
-        if let Some(change) = &change {
-            self.kernel.apply(change)?;
+        let Some(change) = change else {
+            return Ok(false);
+        };
+        if change.elements() > MOST_HEARD {
+            self.hear();
+            self.apply_unheard(&change)?;
+        } else {
+            self.kernel.apply(&change)?;
+            // What was said of this change is out of the way then.
+            self.hear();
         }
-        Ok(change.is_some())
+        Ok(true)
+    }
+
+    /// Whether somebody else has changed our tables since they were settled, or may have; only [`Self::settle`] ends it.
+    pub fn is_disturbed(&mut self) -> bool {
+        self.hear();
+        matches!(self.ears, Ears::Disturbed)
+    }
+
+    /// Applies a change that is too long to be listened to.
+    fn apply_unheard(&mut self, change: &Change) -> Result<(), KernelError> {
+        let listened = matches!(self.ears, Ears::Open(_));
+        if listened {
+            self.ears = Ears::Deaf;
+        }
+        self.kernel.apply(change)?;
+        if listened {
+            self.listen()?;
+        }
+        Ok(())
+    }
+
+    /// Begins to listen. What somebody did between our last change and this is noticed by the generation.
+    fn listen(&mut self) -> Result<(), KernelError> {
+        self.ears = match Listener::open() {
+            Ok(listener) if self.kernel.is_as_known()? => Ears::Open(listener),
+            Ok(_) => Ears::Disturbed,
+            Err(_) => Ears::Deaf,
+        };
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        if let Ears::Open(listener) = &mut self.ears
+            && listener.hear(self.kernel.port()) != Heard::Nothing
+        {
+            self.ears = Ears::Disturbed;
+        }
     }
 
     /// Removes everything of ours; whether there was anything.
@@ -65,3 +125,6 @@ impl Nftables {
         Kernel::open()?.remove()
     }
 }
+
+/// How many elements of one change may be listened to: their messages fit into a socket's buffer.
+const MOST_HEARD: usize = 200;

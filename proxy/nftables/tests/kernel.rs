@@ -58,6 +58,36 @@ kernel_test! {
         moves::what_sends_on_survives_nft_and_goes_without_a_trace();
     }
 
+    fn what_others_do_to_our_tables_is_heard() {
+        let mut runner = TestRunner::deterministic();
+        let mut plane = Nftables::open().unwrap();
+        let scene = any_scene(60).new_tree(&mut runner).unwrap().current();
+        let mut table = ForwardingTable::new(Arc::clone(&scene.context));
+        plane.settle(&table).unwrap();
+        for step in &scene.steps {
+            let change = table.update(&step.key, step.part(&scene.context));
+            plane.update(&table, &[change]).unwrap();
+            assert!(!plane.is_disturbed(), "by what we did ourselves: {step:?}");
+        }
+        let chain = "add chain ip foghorn foreign";
+        for (what, command, expected) in [
+            ("another table", "add table ip other; add chain ip other some", false),
+            ("a chain more", chain, true),
+            ("all gone", "flush ruleset", true),
+        ] {
+            run("nft", &[command]);
+            assert_eq!(plane.is_disturbed(), expected, "{what}");
+            plane.settle(&table).unwrap();
+            assert!(!plane.is_disturbed(), "after it was mended: {what}");
+        }
+        let endpoints = ["ip", "foghorn", "endpoints"].join(" ");
+        assert!(run("nft", &[&format!("list map {endpoints}")]).contains("elements"));
+        run("nft", &[&format!("flush map {endpoints}")]);
+        assert!(plane.is_disturbed(), "elements are gone");
+        plane.settle(&table).unwrap();
+        assert!(Kernel::open().unwrap().read().unwrap() == Program::compile(&table));
+    }
+
     fn a_thousand_changes_leave_what_one_would() {
         let mut runner = TestRunner::deterministic();
         let mut plane = Nftables::open().unwrap();

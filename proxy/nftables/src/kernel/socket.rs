@@ -77,6 +77,14 @@ impl Socket {
         })
     }
 
+    /// The port by which the kernel tells this socket from others.
+    pub(crate) fn port(&self) -> u32 {
+        let mut address = SocketAddr::new(0, 0);
+        // Of a socket that is bound it is always known.
+        let _ = self.socket.get_address(&mut address);
+        address.port_number()
+    }
+
     /// Sends a batch; when it returns, all of it is in force or nothing.
     pub(crate) fn commit(&mut self, batch: Batch) -> Result<(), SocketError> {
         let (octets, last, subjects) = batch.finish();
@@ -218,10 +226,12 @@ fn refused(message: &Message<'_>, code: i32, subjects: &[Subject]) -> SocketErro
 }
 
 /// One message of an answer.
-struct Message<'a> {
-    kind: u16,
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
     flags: u16,
     sequence: u32,
+    /// Of the socket whose question this answers, or whose change it tells.
+    pub(super) port: u32,
     content: &'a [u8],
 }
 
@@ -241,15 +251,32 @@ impl<'a> Message<'a> {
     }
 
     /// The attributes behind the header of nfnetlink.
-    fn attributes(&self) -> &'a [u8] {
+    pub(super) fn attributes(&self) -> &'a [u8] {
         self.content.get(4..).unwrap_or_default()
     }
 }
 
-fn messages(mut octets: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(super) fn messages(mut octets: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] =
-            *octets.first_chunk::<HEADER>()?;
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            k0,
+            k1,
+            f0,
+            f1,
+            s0,
+            s1,
+            s2,
+            s3,
+            p0,
+            p1,
+            p2,
+            p3,
+            ..,
+        ] = *octets.first_chunk::<HEADER>()?;
         let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
         let content = octets.get(HEADER..length)?;
         octets = octets.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -257,6 +284,7 @@ fn messages(mut octets: &[u8]) -> impl Iterator<Item = Message<'_>> {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
             content,
         })
     })
