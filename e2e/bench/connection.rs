@@ -31,6 +31,11 @@ impl Connection {
         self.write("POST", collection, "application/json", Some(object), 409)
     }
 
+    /// Asks for something that is not an object of the API.
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<()> {
+        self.write("POST", path, "application/json", Some(body), 200)
+    }
+
     /// Changes an object by a merge patch.
     pub(crate) fn patch(&mut self, path: &str, patch: &Value) -> Result<()> {
         let content_type = "application/merge-patch+json";

@@ -4,15 +4,22 @@
 
 mod arguments;
 mod backend;
+mod chart;
+mod commit_watch;
 mod connect;
 mod connection;
 mod contender;
+mod latency;
+mod load;
 mod measure;
 mod objects;
 mod part;
 mod record;
 mod report;
 mod send_buffer;
+mod stale;
+mod starts;
+mod steady;
 mod surroundings;
 mod usage;
 

@@ -22,7 +22,7 @@ impl Number {
 
     /// Where clients find it.
     pub(crate) fn frontend(self) -> SocketAddrV4 {
-        // 10.96.1.1 to 10.96.255.254, without the addresses that end in 0 and 255.
+        // From 10.96.1.1 on, without the addresses that end in 0 and 255.
         SocketAddrV4::new(nth_address(0x0a60_0100, self.0), PORT)
     }
 
@@ -65,10 +65,42 @@ impl Number {
         first: u32,
         count: u32,
     ) -> Result<()> {
-        let endpoints: Vec<Value> = (first..first + count)
-            .map(|index| endpoint(self.endpoint(index)))
-            .collect();
+        let endpoints = self.some_endpoints(first..first + count);
         api.patch(&self.slice_path(), &json!({"endpoints": endpoints}))
+    }
+
+    /// Writes a Service for conversations: [`ECHO_PORT`] and [`SINK_PORT`], the same port at the endpoint, of which there is one.
+    pub(crate) fn create_steady(self, api: &mut Connection) -> Result<()> {
+        let ports = [("echo", ECHO_PORT, "TCP"), ("sink", SINK_PORT, "TCP")];
+        self.create_with(api, &ports, 1)
+    }
+
+    /// Writes a Service for datagrams that nobody reads: [`UNREAD_PORT`], with two endpoints.
+    pub(crate) fn create_unread(self, api: &mut Connection) -> Result<()> {
+        self.create_with(api, &[("unread", UNREAD_PORT, "UDP")], 2)
+    }
+
+    fn create_with(
+        self,
+        api: &mut Connection,
+        ports: &[(&str, u16, &str)],
+        endpoints: u32,
+    ) -> Result<()> {
+        let ports: Vec<Value> = ports
+            .iter()
+            .map(|(name, port, protocol)| json!({"name": name, "port": port, "protocol": protocol}))
+            .collect();
+        let mut service = self.service();
+        let mut slice = self.slice(endpoints);
+        if let (Some(service), Some(slice)) = (
+            service.pointer_mut("/spec/ports"),
+            slice.pointer_mut("/ports"),
+        ) {
+            *service = json!(ports);
+            *slice = json!(ports);
+        }
+        api.create(SERVICES, &service)?;
+        api.create(SLICES, &slice)
     }
 
     fn service(self) -> Value {
@@ -83,10 +115,19 @@ impl Number {
         })
     }
 
-    fn slice(self, count: u32) -> Value {
-        let endpoints: Vec<Value> = (0..count)
+    /// The endpoints that it has when it is new, as its slice lists them.
+    pub(crate) fn endpoints(self) -> Value {
+        self.some_endpoints(0..ENDPOINTS)
+    }
+
+    fn some_endpoints(self, indices: Range<u32>) -> Value {
+        indices
             .map(|index| endpoint(self.endpoint(index)))
-            .collect();
+            .collect()
+    }
+
+    fn slice(self, count: u32) -> Value {
+        let endpoints = self.some_endpoints(0..count);
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -129,7 +170,7 @@ pub(crate) fn for_each(
 pub(crate) fn check_size(services: u32) -> Result<()> {
     ensure!(
         services <= FIRST_OF_TRIALS,
-        "{services} Services are more than the {FIRST_OF_TRIALS} that fit into 10.96.0.0/16"
+        "{services} Services are more than the {FIRST_OF_TRIALS} that the bench has addresses for"
     );
     Ok(())
 }
@@ -148,12 +189,18 @@ pub(crate) const ENDPOINTS: u32 = 3;
 pub(crate) const PORT: u16 = 80;
 /// The port that all endpoints listen on.
 pub(crate) const ENDPOINT_PORT: u16 = 8080;
+/// Where what comes goes back.
+pub(crate) const ECHO_PORT: u16 = 8081;
+/// Where what comes is read.
+pub(crate) const SINK_PORT: u16 = 8082;
+/// Where datagrams may come.
+pub(crate) const UNREAD_PORT: u16 = 8083;
 /// Services that come and go during a measurement have numbers from here on.
-pub(crate) const FIRST_OF_TRIALS: u32 = 60_000;
+pub(crate) const FIRST_OF_TRIALS: u32 = 300_000;
 /// How many of those there are.
 pub(crate) const TRIALS: u32 = 4_000;
 /// The networks of frontends and of endpoints.
-pub(crate) const FRONTENDS: &str = "10.96.0.0/16";
+pub(crate) const FRONTENDS: &str = "10.96.0.0/12";
 pub(crate) const ENDPOINT_NETWORK: &str = "10.128.0.0/10";
 const CONNECTIONS: u32 = 12;
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -168,9 +215,9 @@ mod tests {
         assert_eq!(Number(0).frontend().to_string(), "10.96.1.1:80");
         assert_eq!(Number(254).frontend().to_string(), "10.96.2.1:80");
         let last = Number(FIRST_OF_TRIALS + TRIALS - 1);
-        assert_eq!(last.frontend().to_string(), "10.96.252.246:80");
+        assert_eq!(last.frontend().to_string(), "10.100.174.224:80");
         assert_eq!(Number(0).endpoint(2).to_string(), "10.128.1.3:8080");
-        assert_eq!(last.endpoint(2).to_string(), "10.130.244.230:8080");
+        assert_eq!(last.endpoint(2).to_string(), "10.142.9.162:8080");
         assert_eq!(last.endpoint(5), last.endpoint(2));
     }
 }

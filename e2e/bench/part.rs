@@ -13,6 +13,7 @@ use crate::arguments::Arguments;
 use crate::backend::Backend;
 use crate::contender::first_node;
 use crate::measure::Bench;
+use crate::objects::FRONTENDS;
 use crate::record::{Place, Records};
 use crate::surroundings::Surroundings;
 
@@ -53,7 +54,10 @@ pub(crate) fn play(arguments: &Arguments, file: &Path) -> Result<()> {
     };
     let options = Options {
         agents: false,
+        // Nobody writes but the bench.
+        kubernetes_controllers: false,
         proxy: ServiceProxy::None,
+        service_network: FRONTENDS.to_owned(),
         ..Options::kubernetes("bench")
     };
     with_lab(&options, |lab| {

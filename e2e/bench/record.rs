@@ -14,6 +14,8 @@ pub(crate) enum Measure {
     ServiceIdle,
     /// The same while 20 other Services change each second.
     ServiceBusy,
+    /// The same while 200 change.
+    ServiceVeryBusy,
     /// Milliseconds from the write of a slice to the first connect, of a Service that had no endpoints.
     EndpointsIdle,
     /// Milliseconds that the API server takes to answer the two writes of `ServiceIdle`: its part.
@@ -26,6 +28,8 @@ pub(crate) enum Measure {
     AfterEndpoints,
     /// Seconds from the start of the process, with no rules, until 100 random frontends are right.
     ColdStart,
+    /// Milliseconds that others waited for the lock of nf_tables meanwhile, at most.
+    ColdStartLock,
     /// Seconds from the start of the process, with its rules there, until the 100 Services that came meanwhile are right.
     Restart,
     /// Connects through an old frontend that failed during the restart.
@@ -36,6 +40,10 @@ pub(crate) enum Measure {
     ScriptPeak,
     /// Seconds that the script took to write.
     ScriptWrites,
+    /// Seconds of processor time until all Services that were loaded at once are right.
+    LoadCpu,
+    /// The most resident memory until then, in MiB.
+    LoadPeak,
     /// Microseconds of a connect straight to an endpoint.
     ConnectDirect,
     /// Microseconds of a connect through the Service that was made first.
@@ -44,6 +52,20 @@ pub(crate) enum Measure {
     ConnectMiddle,
     /// .. through the last.
     ConnectLast,
+    /// Microseconds from a question to its answer on a connection through a Service.
+    AnswerThrough,
+    /// .. on a connection straight to the endpoint.
+    AnswerDirect,
+    /// Gigabits per second on a connection through a Service.
+    RateThrough,
+    /// .. on a connection straight to the endpoint.
+    RateDirect,
+    /// Entries of the connection tracking whose endpoint goes.
+    StaleEntries,
+    /// Seconds from the write that takes the endpoint away until they are gone.
+    StaleSeconds,
+    /// Seconds of processor time for that.
+    StaleCpu,
     /// Connects lost of those during the churn, per 100 000.
     ChurnLost,
     /// Connects made during the churn.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::chart;
 use crate::contender::Contender;
 use crate::record::{Figures, Measure, Records};
 use crate::surroundings::Surroundings;
@@ -41,7 +42,13 @@ impl Report {
             .with_context(|| format!("failed to read {}", document.display()))?;
         let text = replace_between(&text, &self.tables())
             .with_context(|| format!("{} lacks {BEGIN} or {END}", document.display()))?;
-        fs::write(document, text).with_context(|| format!("failed to write {}", document.display()))
+        fs::write(document, text)
+            .with_context(|| format!("failed to write {}", document.display()))?;
+        for (measure, name, title) in CHARTS {
+            let file = document.with_file_name(format!("performance-{name}.svg"));
+            chart::draw(&self.records, measure, title, &file)?;
+        }
+        Ok(())
     }
 
     /// All tables, in Markdown.
@@ -59,6 +66,7 @@ impl Report {
                     (Measure::ApiEndpoints, "the API server's answer"),
                     (Measure::AfterEndpoints, "from the answer to the connect"),
                     (Measure::ServiceBusy, "new Service, 20 other changes/s"),
+                    (Measure::ServiceVeryBusy, "new Service, 200 other changes/s"),
                 ][..],
             ),
             (
@@ -71,6 +79,11 @@ impl Report {
                 ],
             ),
             (
+                "B. The lock of nf_tables",
+                "ms",
+                &[(Measure::ColdStartLock, "longest wait of others, cold start")],
+            ),
+            (
                 "D. TCP connect",
                 "µs",
                 &[
@@ -81,11 +94,36 @@ impl Report {
                 ],
             ),
             (
+                "E. Connections that are established: one octet there and back",
+                "µs",
+                &[
+                    (Measure::AnswerThrough, "through a Service"),
+                    (Measure::AnswerDirect, "straight to its endpoint"),
+                ],
+            ),
+            (
+                "E. Connections that are established: a stream",
+                "Gbit/s",
+                &[
+                    (Measure::RateThrough, "through a Service"),
+                    (Measure::RateDirect, "straight to its endpoint"),
+                ],
+            ),
+            (
                 "F. Connects lost while the endpoints change",
                 "per 100 000",
                 &[
                     (Measure::ChurnLost, "lost"),
                     (Measure::ChurnConnects, "connects made (count)"),
+                ],
+            ),
+            (
+                "G. Entries of the connection tracking after their endpoint is gone",
+                "see row",
+                &[
+                    (Measure::StaleEntries, "entries (count)"),
+                    (Measure::StaleSeconds, "until they are gone, s"),
+                    (Measure::StaleCpu, "processor time, s"),
                 ],
             ),
         ] {
@@ -98,6 +136,12 @@ impl Report {
         ];
         let title = "C. The script: N Services made, N/10 changed, N/10 deleted";
         self.table(&mut text, title, "see row", &script);
+        let load = [
+            (Measure::LoadCpu, "processor time, s"),
+            (Measure::LoadPeak, "most resident memory, MiB"),
+        ];
+        let title = "C. All Services at once, while it runs";
+        self.table(&mut text, title, "see row", &load);
         self.slopes(&mut text);
         text
     }
@@ -228,6 +272,18 @@ fn replace_between(text: &str, new: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}\n{}\n{END}{after}", new.trim_end()))
 }
 
+const CHARTS: [(Measure, &str, &str); 2] = [
+    (
+        Measure::EndpointsIdle,
+        "endpoints",
+        "From the write of a Service's first endpoints to the first connect: p50, and p99 as circles",
+    ),
+    (
+        Measure::AfterService,
+        "service",
+        "New Service: from the API server's answers to the first connect: p50, and p99 as circles",
+    ),
+];
 const BEGIN: &str = "<!-- make bench: begin -->";
 const END: &str = "<!-- make bench: end -->";
 

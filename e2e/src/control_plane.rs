@@ -13,7 +13,7 @@ use crate::folder::RunFolder;
 use crate::namespace::{Namespace, output};
 use crate::node::Node;
 use crate::program::{Program, Recipe};
-use crate::topology::{CLUSTER_CIDR, NODES, ROUTER_IPV4, ROUTER_IPV6};
+use crate::topology::{CLUSTER_CIDR, NODES, ROUTER_IPV4, ROUTER_IPV6, SERVICE_NETWORK_IPV6};
 use crate::wait;
 
 /// etcd, the API server, the controllers, the scheduler, and a `kubectl proxy` to talk to the API in plain HTTP.
@@ -21,6 +21,7 @@ use crate::wait;
 pub struct ControlPlane {
     folder: RunFolder,
     kubernetes: PathBuf,
+    service_networks: String,
     /// The last one to start is the first to end.
     others: Vec<Program>,
     /// The API server, to be paused, killed and started again.
@@ -30,23 +31,28 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Makes the keys and starts etcd and the API server.
-    pub fn start(kubernetes: &Path, folder: &RunFolder) -> Result<Self> {
+    pub fn start(kubernetes: &Path, folder: &RunFolder, service_network: &str) -> Result<Self> {
+        let service_networks = format!("{service_network},{SERVICE_NETWORK_IPV6}");
         let outer = Namespace::outer();
         let logs = &folder.logs();
         let etcd = Program::start(etcd(kubernetes, &outer), logs)?;
         make_keys(kubernetes, &folder.pki())?;
-        let api_server = Program::start(api_server(kubernetes, &folder.pki(), &outer), logs)?;
+        let api_server = Program::start(
+            api_server(kubernetes, &folder.pki(), &outer, &service_networks),
+            logs,
+        )?;
         Ok(Self {
             folder: folder.clone(),
             kubernetes: kubernetes.to_owned(),
+            service_networks,
             others: Vec::new(),
             api_server,
             etcd,
         })
     }
 
-    /// Waits until the API server is ready, then starts the rest.
-    pub fn wait_until_ready(&mut self) -> Result<()> {
+    /// Waits until the API server is ready, then starts the controllers and the scheduler, if they are wanted.
+    pub fn wait_until_ready(&mut self, with_controllers: bool) -> Result<()> {
         let outer = Namespace::outer();
         let kubeconfig = self.kubeconfig();
         let proxy = Recipe::new("kubectl-proxy", &self.kubernetes, &outer)
@@ -61,9 +67,17 @@ impl ControlPlane {
             self.api_server.expect_running()?;
             api.text("/readyz")
         })?;
+        if !with_controllers {
+            return Ok(());
+        }
         for recipe in [
             scheduler(&self.kubernetes, &self.folder.pki(), &outer),
-            controllers(&self.kubernetes, &self.folder.pki(), &outer),
+            controllers(
+                &self.kubernetes,
+                &self.folder.pki(),
+                &outer,
+                &self.service_networks,
+            ),
         ] {
             self.others
                 .push(Program::start(recipe, &self.folder.logs())?);
@@ -195,7 +209,7 @@ fn etcd(kubernetes: &Path, outer: &Namespace) -> Recipe {
         .args(["--initial-cluster", &format!("default={ETCD_PEER}")])
 }
 
-fn api_server(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
+fn api_server(kubernetes: &Path, pki: &Path, outer: &Namespace, service_networks: &str) -> Recipe {
     let mut recipe = Recipe::new("kube-apiserver", kubernetes, outer)
         .args(["kube-apiserver", "--etcd-servers", ETCD])
         .args([
@@ -211,7 +225,7 @@ fn api_server(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
             "--enable-admission-plugins",
             "NodeRestriction",
         ])
-        .args(["--service-cluster-ip-range", SERVICE_CIDR])
+        .args(["--service-cluster-ip-range", service_networks])
         .args([
             "--service-account-issuer",
             "https://kubernetes.default.svc.cluster.local",
@@ -253,7 +267,7 @@ fn scheduler(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
     with_kubeconfig(recipe, &pki.join("scheduler.kubeconfig"))
 }
 
-fn controllers(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
+fn controllers(kubernetes: &Path, pki: &Path, outer: &Namespace, service_networks: &str) -> Recipe {
     let mut recipe = Recipe::new("kube-controller-manager", kubernetes, outer)
         .args([
             "kube-controller-manager",
@@ -271,7 +285,7 @@ fn controllers(kubernetes: &Path, pki: &Path, outer: &Namespace) -> Recipe {
         ])
         .args([
             "--service-cluster-ip-range",
-            SERVICE_CIDR,
+            service_networks,
             "--use-service-account-credentials",
         ]);
     for (flag, file) in [
@@ -298,7 +312,6 @@ fn with_kubeconfig(mut recipe: Recipe, kubeconfig: &Path) -> Recipe {
     recipe
 }
 
-const SERVICE_CIDR: &str = "10.96.0.0/16,fd12:3456:789a:10::/112";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
 const PROXY_PORT: u16 = 8001;

@@ -17,7 +17,7 @@ use crate::manifest;
 use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::program::{Program, Recipe};
-use crate::topology::{CLUSTER_CIDR, NODES, NodeNumber};
+use crate::topology::{CLUSTER_CIDR, NODES, NodeNumber, SERVICE_NETWORK_IPV4};
 use crate::wait;
 
 /// Who forwards traffic to Services on the nodes.
@@ -38,6 +38,8 @@ pub struct Options {
     pub name: String,
     /// Whether nodes can run Pods; otherwise there are only objects that say that the nodes are ready.
     pub agents: bool,
+    /// Whether to run the controllers and the scheduler of Kubernetes.
+    pub kubernetes_controllers: bool,
     /// Whether to run our controller.
     pub controller: bool,
     /// Whether to run our speakers.
@@ -48,6 +50,8 @@ pub struct Options {
     pub log_level: String,
     /// Whether the controller and the speakers also read the files in the run's folder `config`.
     pub configuration_files: bool,
+    /// The network of ClusterIPs, IPv4.
+    pub service_network: String,
 }
 
 impl Options {
@@ -56,11 +60,13 @@ impl Options {
         Self {
             name: name.to_owned(),
             agents: true,
+            kubernetes_controllers: true,
             controller: true,
             speakers: true,
             proxy: ServiceProxy::Foghorn,
             log_level: "info".to_owned(),
             configuration_files: false,
+            service_network: SERVICE_NETWORK_IPV4.to_owned(),
         }
     }
 
@@ -115,14 +121,14 @@ impl Lab {
         let logs = folder.logs();
         let lan = Lan::build()?;
         let kubernetes = binaries.kubernetes()?;
-        let mut control_plane = ControlPlane::start(&kubernetes, folder)?;
+        let mut control_plane = ControlPlane::start(&kubernetes, folder, &options.service_network)?;
         let Lan {
             mut nodes,
             client,
             faults,
             outer,
         } = lan;
-        control_plane.wait_until_ready()?;
+        control_plane.wait_until_ready(options.kubernetes_controllers)?;
 
         let kubeconfig = control_plane.kubeconfig();
         let api = control_plane.api();

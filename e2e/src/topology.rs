@@ -36,6 +36,11 @@ pub const POOL_IPV4: &str = "192.168.1.128-192.168.1.254";
 /// What pools may give away, IPv6.
 pub const POOL_IPV6: &str = "fd12:3456:789a:1::f:0/120";
 
+/// The network of ClusterIPs, IPv4, unless a lab asks for another one.
+pub const SERVICE_NETWORK_IPV4: &str = "10.96.0.0/16";
+/// The network of ClusterIPs, IPv6.
+pub const SERVICE_NETWORK_IPV6: &str = "fd12:3456:789a:10::/112";
+
 /// The networks of all Pods, IPv4 and IPv6.
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16,fd12:3456:789a:f400::/56";
 
