@@ -1,5 +1,7 @@
 //! The data plane as the proxy uses it.
 
+use std::thread::{self, JoinHandle};
+
 use proxy_table::{ForwardingTable, TableChange};
 
 use crate::kernel::{Heard, Kernel, KernelError, Listener};
@@ -11,9 +13,14 @@ use crate::program::{Change, Mirror, Program};
 #[derive(Debug)]
 pub struct Nftables {
     kernel: Kernel,
+    /// What the kernel held when this was opened, read meanwhile; the first that settles takes it.
+    reading: Option<JoinHandle<Result<Reading, KernelError>>>,
     mirror: Mirror,
     ears: Ears,
 }
+
+/// A kernel, and what it was seen to hold.
+type Reading = (Kernel, Program);
 
 /// Whether somebody else changes our tables.
 #[derive(Debug)]
@@ -29,11 +36,24 @@ enum Ears {
 impl Nftables {
     /// Opens the nf_tables of this network namespace; nothing is changed.
     ///
+    /// What is there is read at once, on a thread of its own: the kernel takes seconds to show 100 000 Services, for it
+    /// walks a set from its beginning for each 32 KiB of it, and meanwhile the API server can be asked.
+    ///
     /// # Errors
     /// If the kernel has none or the process may not change it.
     pub fn open() -> Result<Self, KernelError> {
+        let kernel = Kernel::open()?;
+        let mut early = Kernel::open()?;
+        let reading = thread::Builder::new()
+            .name("nftables".to_owned())
+            .spawn(move || {
+                let program = early.read()?;
+                Ok((early, program))
+            });
         Ok(Self {
-            kernel: Kernel::open()?,
+            kernel,
+            // Whoever cannot have a thread reads later.
+            reading: reading.ok(),
             mirror: Mirror::default(),
             ears: Ears::Deaf,
         })
@@ -45,7 +65,7 @@ impl Nftables {
     /// If the kernel cannot be read or refuses the difference.
     pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
         self.ears = Ears::Deaf;
-        let mut held = self.kernel.read()?;
+        let mut held = self.read()?;
         let change = held.diff(&Program::compile(table));
         if let Some(change) = &change {
             self.kernel.apply(change)?;
@@ -84,6 +104,18 @@ impl Nftables {
     pub fn is_disturbed(&mut self) -> bool {
         self.hear();
         matches!(self.ears, Ears::Disturbed)
+    }
+
+    /// What the kernel holds: what was read early, if that is still so.
+    fn read(&mut self) -> Result<Program, KernelError> {
+        let early = self.reading.take().map(JoinHandle::join);
+        if let Some(Ok(Ok((mut kernel, program)))) = early
+            && kernel.is_as_known()?
+        {
+            self.kernel = kernel;
+            return Ok(program);
+        }
+        self.kernel.read()
     }
 
     /// Applies a change that is too long to be listened to.

@@ -21,7 +21,7 @@ use network::{Answer, Family, Hosts, Transport, alone, run};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_nftables::{Kernel, KernelError, Nftables, Program};
-use proxy_table::generate::any_scene;
+use proxy_table::generate::{any_history, any_scene};
 use proxy_table::{
     EndpointSet, ForwardingTable, Frontend, FrontendKey, FrontendKind, Masquerade, NodeContext,
     Outcome, Place, PodDetection, ServiceTable, UndefinedPort,
@@ -105,6 +105,26 @@ kernel_test! {
             assert_eq!(Kernel::open().unwrap().read().unwrap().diff(&fresh), None);
             assert!(!plane.settle(&table).unwrap(), "a second sync sends something");
         }
+    }
+
+    fn ten_thousand_changes_of_one_table_leave_what_one_would() {
+        let mut runner = TestRunner::deterministic();
+        let scene = any_scene(1).new_tree(&mut runner).unwrap().current();
+        let mut table = ForwardingTable::new(Arc::clone(&scene.context));
+        let mut plane = Nftables::open().unwrap();
+        plane.settle(&table).unwrap();
+        let mut changes = 0;
+        while changes < 10_000 {
+            for step in any_history(400).new_tree(&mut runner).unwrap().current() {
+                let change = table.update(&step.key, step.part(&scene.context));
+                plane.update(&table, &[change]).unwrap();
+                changes += 1;
+            }
+            let fresh = Program::compile(&table);
+            assert_eq!(Kernel::open().unwrap().read().unwrap().diff(&fresh), None, "after {changes}");
+        }
+        assert!(!plane.is_disturbed());
+        assert!(!plane.settle(&table).unwrap(), "a second sync sends something");
     }
 
     fn a_fresh_kernel_holds_the_program_and_nothing_else() {
