@@ -11,10 +11,10 @@ use crate::contender::Contender;
 #[command(name = "bench")]
 pub(crate) struct Arguments {
     /// How many Services, with three endpoints each: in rising order.
-    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,30000,100000")]
     pub(crate) sizes: Vec<u32>,
     /// How often each has its turn.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     pub(crate) rounds: u32,
     /// Who takes part.
     #[arg(
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
         default_value = "foghorn,nftables,nftables-fast"
     )]
     pub(crate) contenders: Vec<Contender>,
+    /// Above this many Services only ours takes part: kube-proxy needs minutes for what takes ours seconds.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) others_up_to: u32,
     /// The folder for what was measured.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) results: PathBuf,

@@ -67,7 +67,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     for services in arguments.sizes.iter().copied() {
         for round in 1..=arguments.rounds {
-            for contender in in_turn(&arguments.contenders, round) {
+            let takes_part = |contender: &Contender| {
+                *contender == Contender::Foghorn || services <= arguments.others_up_to
+            };
+            for contender in in_turn(&arguments.contenders, round).filter(takes_part) {
                 let place = Place {
                     contender,
                     services,
