@@ -53,13 +53,19 @@ pub enum Command {
     Pools(Cluster),
     /// Shows everything on one screen: what is wrong and what to do, then controller, pools and Services
     Status(Cluster),
-    /// Translates pools of MetalLB, kube-vip, Cilium and OpenELB to Foghorn's
+    /// Translates pools of MetalLB, kube-vip, Cilium and OpenELB to Foghorn's, from files or from the cluster
     Import(Import),
     /// Prints the completion for a shell
     Completion {
         /// The shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages, kubectl-foghorn.1 and one for each command
+    Man {
+        /// The directory to write them into
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
     },
 }
 
@@ -106,8 +112,8 @@ pub struct Why {
 /// Arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Import {
-    /// Files and directories, or - for standard input
-    #[arg(required = true, value_name = "FILE")]
+    /// Files and directories, or - for standard input. Default: what is in the cluster
+    #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 

@@ -307,3 +307,71 @@ fn short(error: &kube::Error) -> String {
         other => other.to_string(),
     }
 }
+
+/// What other products have in the cluster that can be translated.
+///
+/// # Errors
+/// If the API server does not answer, or forbids to look.
+pub async fn others(common: &Common) -> anyhow::Result<Vec<Value>> {
+    let (client, _) = connect(common).await?;
+    let lists = OTHERS.iter().map(|resource| list(&client, resource, ""));
+    let mut objects = Vec::new();
+    for (resource, answer) in OTHERS.iter().zip(join_all(lists).await) {
+        match answer {
+            Ok(found) => objects.extend(found),
+            // Not installed.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                let failed = format!("failed to list {} of {}", resource.plural, resource.group);
+                return Err(anyhow::Error::from(error).context(failed));
+            }
+        }
+    }
+    // Of ConfigMaps those that these products read, and not everybody's.
+    objects.retain(|object| {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+        text("/kind") != Some("ConfigMap")
+            || CONFIG_MAPS.contains(&(
+                text("/metadata/namespace").unwrap_or_default(),
+                text("/metadata/name").unwrap_or_default(),
+            ))
+    });
+    Ok(objects)
+}
+
+/// The versions that the products serve now; of Cilium's two, those that both older and newer releases have.
+const OTHERS: [Resource; 6] = [
+    resource(
+        "metallb.io",
+        "v1beta1",
+        "IPAddressPool",
+        "ipaddresspools",
+        None,
+    ),
+    resource(
+        "metallb.io",
+        "v1beta1",
+        "L2Advertisement",
+        "l2advertisements",
+        None,
+    ),
+    resource(
+        "cilium.io",
+        "v2alpha1",
+        "CiliumLoadBalancerIPPool",
+        "ciliumloadbalancerippools",
+        None,
+    ),
+    resource(
+        "cilium.io",
+        "v2alpha1",
+        "CiliumL2AnnouncementPolicy",
+        "ciliuml2announcementpolicies",
+        None,
+    ),
+    resource("network.kubesphere.io", "v1alpha2", "Eip", "eips", None),
+    resource("", "v1", "ConfigMap", "configmaps", None),
+];
+
+/// The ConfigMaps of kube-vip's cloud provider, and of MetalLB before 0.13.
+const CONFIG_MAPS: [(&str, &str); 2] = [("kube-system", "kubevip"), ("metallb-system", "config")];

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use cli::arguments::{self, Arguments, Command, Common};
 use cli::check::{Report, check};
@@ -37,7 +38,13 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Why(asked) => asynchronously(run_why(&asked, &common)),
         Command::Pools(asked) => asynchronously(run_pools(&asked, &common)),
         Command::Status(asked) => asynchronously(run_status(&asked, &common)),
-        Command::Import(asked) => run_import(&asked, common.output),
+        Command::Import(asked) => asynchronously(run_import(&asked, &common)),
+        Command::Man { directory } => {
+            std::fs::create_dir_all(&directory)
+                .and_then(|()| clap_mangen::generate_to(manual(), &directory))
+                .with_context(|| format!("failed to write into {}", directory.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -131,8 +138,22 @@ async fn run_status(asked: &arguments::Cluster, common: &Common) -> anyhow::Resu
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_import(asked: &arguments::Import, format: Format) -> anyhow::Result<ExitCode> {
+/// The command as its manual describes it: under the name of its program.
+fn manual() -> clap::Command {
+    Arguments::command()
+        .name("kubectl-foghorn")
+        .display_name("kubectl-foghorn")
+}
+
+async fn run_import(asked: &arguments::Import, common: &Common) -> anyhow::Result<ExitCode> {
     let mut objects = Vec::new();
+    if asked.files.is_empty() {
+        objects = fetch::others(common).await?;
+        anyhow::ensure!(
+            !objects.is_empty(),
+            "the cluster has no pools of MetalLB, kube-vip, Cilium or OpenELB: give their files"
+        );
+    }
     for file in files::read_all(&asked.files) {
         let path = &file.path;
         let content = file
@@ -142,7 +163,7 @@ fn run_import(asked: &arguments::Import, format: Format) -> anyhow::Result<ExitC
         objects.extend(found);
     }
     let imported = import::import(&objects);
-    let text = match format {
+    let text = match common.output {
         Format::Json => imported.json()?,
         Format::Table | Format::Yaml => imported.yaml()?,
     };

@@ -230,3 +230,32 @@ fn what_is_imported_can_be_applied() {
     let checked = run(data(), "check -", &list.stdout);
     assert_eq!(checked.stdout, "7 pools, 4 advertisements: all good\n");
 }
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let directory = std::env::temp_dir().join(format!("foghorn-man-{}", std::process::id()));
+    let answer = run(data(), &format!("man {}", directory.display()), "");
+    assert_eq!((answer.code, answer.stderr.as_str()), (0, ""));
+    let help = run(data(), "--help", "").stdout;
+    let commands = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .filter(|command| *command != "help");
+    let mut count = 0;
+    for command in commands {
+        let page = directory.join(format!("kubectl-foghorn-{command}.1"));
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(
+            text.contains(".SH NAME") && text.contains(".SH OPTIONS"),
+            "{command}: {text}"
+        );
+        count += 1;
+    }
+    assert!(count >= 8, "only {count} commands were seen");
+    assert!(directory.join("kubectl-foghorn.1").exists());
+    std::fs::remove_dir_all(&directory).unwrap();
+}
