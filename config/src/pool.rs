@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -34,6 +36,23 @@ pub struct Pool {
     pub reservations: Vec<Reservation>,
     /// `spec.onInUse`: what happens to an address in use that an edit takes out of the pool.
     pub on_in_use: OnInUse,
+    /// `spec.quota.perNamespace`: addresses of each family that the Services of one namespace may have.
+    pub quota: Option<NonZeroU32>,
+    /// `spec.holdAfterDeletion`: how long an address of a deleted Service is held for one of the same name.
+    pub hold_after_deletion: Option<HoldTime>,
+}
+
+/// How long the address of a deleted Service is held, in whole seconds; at least one, at most a year.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct HoldTime(u32);
+
+/// Why a text is not a [`HoldTime`], and what to write instead.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, thiserror::Error)]
+#[error(
+    "\"{found}\" is not a time from 1s to 8760h: write hours, minutes and seconds, such as 10m or 1h30m"
+)]
+pub struct HoldTimeError {
+    found: String,
 }
 
 /// `spec.serviceAllocation` of a pool.
@@ -97,6 +116,37 @@ pub enum Origin {
     },
 }
 
+impl HoldTime {
+    /// The time in seconds.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for HoldTime {
+    type Err = HoldTimeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const LONGEST_SECONDS: u32 = 8760 * 3600;
+        let error = || HoldTimeError {
+            found: crate::annotation::shorten(text),
+        };
+        let (mut rest, mut seconds) = (text.trim(), 0_u32);
+        for (unit, length) in [('h', 3600), ('m', 60), ('s', 1_u32)] {
+            if let Some((number, after)) = rest.split_once(unit) {
+                let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+                let number = number.parse::<u32>().ok().filter(|_| digits);
+                let part = number.and_then(|number| number.checked_mul(length));
+                let sum = part.and_then(|part| seconds.checked_add(part));
+                seconds = sum.ok_or_else(error)?;
+                rest = after;
+            }
+        }
+        let fits = rest.is_empty() && (1..=LONGEST_SECONDS).contains(&seconds);
+        fits.then_some(Self(seconds)).ok_or_else(error)
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,5 +191,44 @@ impl ServiceAllocation {
     /// Whether a Service with these labels may have addresses.
     pub fn admits_service(&self, labels: &Labels) -> bool {
         any_matches(&self.service_selectors, labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_time_is_hours_minutes_and_seconds_in_this_order() {
+        for (text, seconds) in [
+            ("10m", 600),
+            ("1h30m", 5400),
+            ("1s", 1),
+            ("8760h", 31_536_000),
+        ] {
+            assert_eq!(
+                text.parse::<HoldTime>().unwrap().seconds(),
+                seconds,
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "10",
+            "m",
+            "0s",
+            "-5m",
+            "+5m",
+            "30m1h",
+            "8761h",
+            "9999999999h",
+            "1m1m",
+            "1ms",
+            "1.5h",
+            "10 m",
+        ] {
+            let error = text.parse::<HoldTime>().unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{text}\"")), "{error}");
+        }
     }
 }

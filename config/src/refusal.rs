@@ -86,6 +86,10 @@ pub enum Reason {
     Selector(#[from] SelectorError),
     #[error(transparent)]
     Service(#[from] ServiceKeyError),
+    #[error(transparent)]
+    HoldTime(#[from] crate::pool::HoldTimeError),
+    #[error("the quota {0} is not from 0 to 4294967295: 0 means no limit")]
+    Quota(i64),
     #[error("there are no addresses: write at least one range, prefix or address")]
     NoAddresses,
     #[error("{found} overlaps {other} in {field}: remove what is written twice")]
@@ -189,7 +193,9 @@ impl Refusal {
             | Reason::Address(_)
             | Reason::ReservedOutside(_)
             | Reason::ReservedTwice { .. } => "Reservation",
-            Reason::Weight(_) | Reason::Priority(_) => "Number",
+            Reason::Weight(_) | Reason::Priority(_) | Reason::Quota(_) | Reason::HoldTime(_) => {
+                "Number"
+            }
             Reason::Name(_) => "Name",
             Reason::Type(_)
             | Reason::Missing { .. }

@@ -13,9 +13,10 @@ use config_runtime::events::Events;
 use config_runtime::lease::Leadership;
 use config_runtime::server::Flag;
 use config_runtime::source::{Source, Update};
-use controller_allocator::{Allocator, Classes, Context};
+use controller_allocator::{Allocator, Classes, Context, Hold};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
 use kube::runtime::watcher::{self, Event as WatchEvent};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
@@ -23,7 +24,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::writing::{PoolsWritten, Written};
+use self::writing::{PoolsWritten, Written, read_holds};
 use crate::contention::Contention;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
@@ -91,6 +92,10 @@ struct Reign<'a> {
     pool_statuses: Option<BTreeMap<String, IPAddressPoolStatus>>,
     pools_due: Option<Instant>,
     pools_in_flight: JoinSet<PoolsWritten>,
+    /// What the statuses of pools say about deleted Services, while it is read.
+    holds_in_flight: JoinSet<Vec<Hold>>,
+    /// What was read, until it is known which pools there are.
+    holds: Option<Vec<Hold>>,
     began: Instant,
     decided: bool,
 }
@@ -98,6 +103,8 @@ struct Reign<'a> {
 impl<'a> Reign<'a> {
     fn begin(replica: &'a mut Replica) -> Self {
         let services = Api::<api::Service>::all(replica.client.clone());
+        let mut holds_in_flight = JoinSet::new();
+        holds_in_flight.spawn(read_holds(Api::all(replica.client.clone())));
         let services = watch(services, watcher::Config::default()).default_backoff();
         Self {
             replica,
@@ -113,6 +120,8 @@ impl<'a> Reign<'a> {
             pool_statuses: None,
             pools_due: Some(Instant::now()),
             pools_in_flight: JoinSet::new(),
+            holds_in_flight,
+            holds: None,
             began: Instant::now(),
             decided: false,
         }
@@ -130,6 +139,9 @@ impl<'a> Reign<'a> {
                 () = leadership.deposed() => break,
                 Some(written) = self.in_flight.join_next() => self.take_in_write(written.ok()),
                 Some(written) = self.pools_in_flight.join_next() => self.take_in_pools(written.ok()),
+                Some(holds) = self.holds_in_flight.join_next() => {
+                    self.holds = Some(holds.unwrap_or_default());
+                }
                 update = self.replica.source.changed() => self.take_in_update(&update),
                 Some(event) = self.services.next() => self.take_in_events(event),
                 () = sleep_until(timeout) => {}
@@ -145,12 +157,17 @@ impl<'a> Reign<'a> {
             .pools_due
             .filter(|_| self.is_ready() && self.pools_in_flight.is_empty());
         let writes = self.writes.poll_timeout().filter(|_| self.is_ready());
-        [pools, writes].into_iter().flatten().min()
+        let hold = self.allocator.poll_timeout().filter(|_| self.is_ready());
+        let hold = hold.map(|until| {
+            let left = until.duration_since(Timestamp::now());
+            Instant::now() + left.try_into().unwrap_or(Duration::ZERO)
+        });
+        [pools, writes, hold].into_iter().flatten().min()
     }
 
     /// Whether everything is known: before, nothing may be decided.
     fn is_ready(&self) -> bool {
-        self.listed && self.replica.source.is_synced()
+        self.listed && self.replica.source.is_synced() && (self.decided || self.holds.is_some())
     }
 
     fn take_in_update(&mut self, update: &Update) {
@@ -169,12 +186,25 @@ impl<'a> Reign<'a> {
             .configure(Context::of(self.replica.source.snapshot()));
     }
 
+    /// Ends the holds whose time is over.
+    fn tell_time(&mut self) {
+        let first = self.allocator.poll_timeout();
+        self.allocator.advance(Timestamp::now());
+        if self.allocator.poll_timeout() != first {
+            self.pools_due
+                .get_or_insert_with(|| Instant::now() + POOL_DELAY);
+        }
+    }
+
     /// Decides what is open, then writes what can be written.
     fn advance(&mut self) {
         if !self.is_ready() {
             return;
         }
         let begin = Instant::now();
+        self.tell_time();
+        let holds = self.holds.take().into_iter().flatten();
+        holds.for_each(|hold| self.allocator.restore(hold));
         let outcomes = self.allocator.settle();
         if !outcomes.is_empty() {
             self.replica

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::conflict::conflicts;
-use config::crd::{ACCEPTED, CONFLICTING, GROUP, IPAddressPoolStatus, VERSION};
-use config::pool::Origin;
+use config::crd::{ACCEPTED, CONFLICTING, GROUP, HeldSpec, IPAddressPoolStatus, VERSION};
+use config::pool::{Origin, Pool};
 use config::refusal::{Kind, Refusal};
 use config::snapshot::Snapshot;
-use controller_allocator::Allocator;
 use controller_allocator::status::PoolNumbers;
+use controller_allocator::{Allocator, Hold};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 pub struct Report {
     /// How full it is.
     pub numbers: PoolNumbers,
+    /// The addresses that are held for deleted Services.
+    pub held: Vec<HeldSpec>,
     /// Its conditions: type, status, reason, message.
     pub conditions: Vec<(&'static str, bool, &'static str, String)>,
 }
@@ -61,6 +63,7 @@ pub fn reports(
         }
         Report {
             numbers: numbers.map(PoolNumbers::from).unwrap_or_default(),
+            held: pool.map(|pool| held(pool, allocator)).unwrap_or_default(),
             conditions,
         }
     };
@@ -68,6 +71,39 @@ pub fn reports(
         .into_iter()
         .map(|name| (name.to_owned(), report(name)))
         .collect()
+}
+
+/// The holds of addresses of a pool, by address; those that end last if there are too many.
+fn held(pool: &Pool, allocator: &Allocator) -> Vec<HeldSpec> {
+    /// `maxItems` of the schema.
+    const MOST: usize = 1024;
+    if pool.hold_after_deletion.is_none() {
+        return Vec::new();
+    }
+    let holds = allocator.holds().filter(|hold| pool.contains(hold.address));
+    let mut holds: Vec<Hold> = holds.collect();
+    let surplus = holds.len().saturating_sub(MOST);
+    holds.drain(..surplus);
+    holds.sort_unstable();
+    let spec = |hold: Hold| HeldSpec {
+        address: hold.address.to_string(),
+        service: hold.service.to_string(),
+        until: hold.until.to_string(),
+    };
+    holds.into_iter().map(spec).collect()
+}
+
+/// The holds that the status of a pool tells of; what cannot be read is left out.
+pub fn holds(status: &IPAddressPoolStatus) -> Vec<Hold> {
+    let held = status.held.iter();
+    let hold = |held: &HeldSpec| {
+        Some(Hold {
+            address: held.address.parse().ok()?,
+            service: held.service.parse().ok()?,
+            until: held.until.parse().ok()?,
+        })
+    };
+    held.filter_map(hold).collect()
 }
 
 fn accepted(in_force: bool, refused: Option<String>) -> (&'static str, bool, &'static str, String) {
@@ -118,6 +154,7 @@ pub fn apply(
         assigned_ipv6: report.numbers.assigned_ipv6,
         available_ipv4: report.numbers.available_ipv4,
         available_ipv6: report.numbers.available_ipv6,
+        held: report.held.clone(),
         conditions: conditions.collect(),
     };
     if known == Some(&status) {
@@ -170,6 +207,35 @@ mod tests {
             snapshot.apply(change, &mut Dirty::default());
         }
         snapshot
+    }
+
+    #[test]
+    fn holds_survive_a_restart_in_the_status_of_their_pool() {
+        let snapshot = snapshot(&[("a", "192.0.2.0/24")]);
+        let mut context = Context::of(&snapshot);
+        for pool in context.pools.values_mut() {
+            Arc::make_mut(pool).hold_after_deletion = Some("10m".parse().unwrap());
+        }
+        let hold = Hold {
+            address: "192.0.2.7".parse().unwrap(),
+            service: "shop/web".parse().unwrap(),
+            until: "2026-01-02T03:04:05Z".parse().unwrap(),
+        };
+        let mut allocator = Allocator::default();
+        allocator.configure(context.clone());
+        allocator.restore(hold.clone());
+        let pool = context.pools.values().next().unwrap();
+        let status = IPAddressPoolStatus {
+            held: held(pool, &allocator),
+            ..IPAddressPoolStatus::default()
+        };
+        assert_eq!(status.held[0].until, "2026-01-02T03:04:05Z");
+        assert_eq!(holds(&status), [hold]);
+        let unreadable = IPAddressPoolStatus {
+            held: vec![HeldSpec::default()],
+            ..status
+        };
+        assert_eq!(holds(&unreadable), []);
     }
 
     #[test]

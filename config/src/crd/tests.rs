@@ -3,12 +3,16 @@
 use serde_json::json;
 
 use super::*;
+use crate::advertisement::{Failback, PartitionPolicy};
+use crate::pool::{OnInUse, Origin};
+use crate::selector::Labels;
 
 #[test]
 fn every_field_of_a_pool_means_something() {
     let spec: IPAddressPoolSpec = serde_json::from_value(json!({
         "addresses": ["192.0.2.0/28", "2001:db8::1"],
         "autoAssign": false, "avoidBuggyIPs": true, "disabled": true, "onInUse": "Reassign",
+        "quota": {"perNamespace": 2}, "holdAfterDeletion": "10m",
         "serviceAllocation": {
             "priority": 7, "namespaces": ["media"],
             "namespaceSelectors": [{"matchLabels": {"team": "a"}}],
@@ -29,6 +33,11 @@ fn every_field_of_a_pool_means_something() {
         (labels, OnInUse::Reassign)
     );
     assert_eq!(pool.ranges.len(), 2);
+    assert_eq!(pool.quota.map(u32::from), Some(2));
+    assert_eq!(
+        pool.hold_after_deletion.map(|hold| hold.seconds()),
+        Some(600)
+    );
     assert_eq!(allocation.priority, 7);
     assert!(allocation.admits_namespace("media", &Labels::new()));
     assert!(allocation.admits_namespace("x", &label("team", "a")));
@@ -46,6 +55,7 @@ fn what_is_not_written_is_what_the_documentation_says() {
     let pool = spec.to_pool("lan", Labels::new(), Origin::Cluster).unwrap();
     assert!(pool.auto_assign && !pool.avoid_buggy_ips && !pool.disabled);
     assert_eq!((pool.allocation, pool.on_in_use), (None, OnInUse::Keep));
+    assert_eq!((pool.quota, pool.hold_after_deletion), (None, None));
     let spec: L2AdvertisementSpec = serde_json::from_value(json!({})).unwrap();
     let advertisement = spec.to_advertisement("lan", Origin::Cluster).unwrap();
     assert_eq!(advertisement.failback, Failback::Never);

@@ -60,7 +60,7 @@ fn says_the_place_and_the_remedy() {
         ),
         (
             "  addresses: [192.0.2.1]\n  bgp: true\n",
-            "lan.yaml:7:3: IPAddressPool lan: spec: there is no field \"bgp\": write one of addresses, autoAssign, avoidBuggyIPs, disabled, onInUse, reservations, serviceAllocation",
+            "lan.yaml:7:3: IPAddressPool lan: spec: there is no field \"bgp\": write one of addresses, autoAssign, avoidBuggyIPs, disabled, holdAfterDeletion, onInUse, quota, reservations, serviceAllocation",
         ),
         (
             "  addresses: [192.0.2.1]\n  autoAssign: yes\n",

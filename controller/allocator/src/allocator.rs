@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use config::address::IpFamily;
 use config::name::{PoolName, ServiceKey};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::claim::Claim;
 use crate::context::Context;
 use crate::decision::{Decision, Released, Turn};
+use crate::holds::Hold;
 use crate::ledger::Ledger;
 use crate::pools::{PoolUsage, Pools};
 use crate::rejection::{Obstacle, Rejection};
@@ -35,6 +37,8 @@ pub struct Allocator {
     lacking: BTreeSet<Turn>,
     /// Something changed that may help those who lack something.
     is_helpful: bool,
+    /// The time, in whole seconds.
+    now: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +85,7 @@ impl Allocator {
         if self.context == context {
             return;
         }
-        self.pools = Pools::new(&context, &self.ledger);
+        self.pools = Pools::new(&context, &self.ledger, self.pools.holds().clone());
         self.context = context;
         self.dirty = self.entries.values().map(Entry::turn).collect();
         self.is_helpful = true;
@@ -96,7 +100,7 @@ impl Allocator {
             .get(&claim.service)
             .map(|entry| &entry.claim.uid);
         if uid.is_some_and(|uid| *uid != claim.uid) {
-            self.withdraw(&claim.service);
+            self.delete(&claim.service);
         }
         let Some(entry) = self.entries.get_mut(&claim.service) else {
             let entry = Entry::new(claim);
@@ -133,6 +137,55 @@ impl Allocator {
         }
         self.is_helpful = true;
         entry.holdings
+    }
+
+    /// The Service was deleted. Returns what it had, which is held for one of the same name if a pool says so.
+    pub fn delete(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
+        let had = self.withdraw(service);
+        for &address in &had {
+            if let Some(seconds) = self.pools.hold_seconds(address) {
+                let length = SignedDuration::from_secs(i64::from(seconds));
+                let until = self.now.checked_add(length).unwrap_or(Timestamp::MAX);
+                let service = service.clone();
+                self.pools.hold(Hold {
+                    address,
+                    service,
+                    until,
+                });
+            }
+        }
+        had
+    }
+
+    /// Takes in a hold that was in force before a restart; configure first, and before the first settle.
+    pub fn restore(&mut self, hold: Hold) {
+        let is_over = hold.until <= self.now;
+        if !is_over && self.pools.may_hold(hold.address) {
+            self.pools.hold(hold);
+        }
+    }
+
+    /// Time has come to `now`: holds end whose time is over.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        while let Some(hold) = self.pools.holds().first() {
+            if hold.until > self.now {
+                break;
+            }
+            self.pools
+                .end_hold(hold.address, &hold.service, &self.ledger);
+            self.is_helpful = true;
+        }
+    }
+
+    /// When to call [`Self::advance`] next, if ever.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.pools.holds().first().map(|hold| hold.until)
+    }
+
+    /// The addresses that are held for deleted Services, the one whose hold ends first first.
+    pub fn holds(&self) -> impl Iterator<Item = Hold> + '_ {
+        self.pools.holds().iter()
     }
 
     /// Decides everything that is open, and says for which Services something is different now.
@@ -321,6 +374,7 @@ impl Allocator {
             }
         }
         entry.is_known = true;
+        self.is_helpful |= end_holds(entry, &self.ledger, &mut self.pools);
         let rejection = (!refusals.is_empty()).then_some(Rejection { refusals });
         if rejection.is_none() {
             self.lacking.remove(turn);
@@ -438,14 +492,41 @@ fn carry_out(
     dropped
 }
 
+/// Ends the holds for a Service that is back and has an address of the family, or wants none; whether there were any.
+fn end_holds(entry: &Entry, ledger: &Ledger, pools: &mut Pools) -> bool {
+    let claim = &entry.claim;
+    let held: Vec<IpAddr> = pools.holds().of(&claim.service).collect();
+    let mut ended = false;
+    for address in held {
+        let family = IpFamily::of(address);
+        let is_served = entry
+            .holdings
+            .iter()
+            .any(|&held| IpFamily::of(held) == family);
+        if is_served || !claim.families.contains(&family) {
+            ended |= pools.end_hold(address, &claim.service, ledger);
+        }
+    }
+    ended
+}
+
 fn enter(ledger: &mut Ledger, pools: &mut Pools, address: IpAddr, claim: &Claim) {
+    let namespace = claim.service.namespace();
+    if pools.have_quotas() && !ledger.is_held_in(address, namespace, None) {
+        pools.charge(address, namespace);
+    }
     if ledger.enter(address, &claim.service, &Arc::clone(&claim.terms)) {
         pools.occupy(address);
     }
 }
 
 fn strike(ledger: &mut Ledger, pools: &mut Pools, address: IpAddr, service: &ServiceKey) {
+    let namespace = service.namespace();
+    let was_counted = pools.have_quotas() && ledger.holds(address, service);
     if ledger.strike(address, service) {
         pools.vacate(address);
+    }
+    if was_counted && !ledger.is_held_in(address, namespace, None) {
+        pools.discharge(address, namespace);
     }
 }

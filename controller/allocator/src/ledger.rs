@@ -44,6 +44,32 @@ impl Ledger {
         self.holders.contains_key(&address)
     }
 
+    /// Whether `service` holds `address`.
+    pub(crate) fn holds(&self, address: IpAddr, service: &ServiceKey) -> bool {
+        let holders = self.holders.get(&address);
+        holders.is_some_and(|holders| holders.contains_key(service))
+    }
+
+    /// Whether a Service of `namespace` other than `except` holds `address`.
+    pub(crate) fn is_held_in(
+        &self,
+        address: IpAddr,
+        namespace: &str,
+        except: Option<&ServiceKey>,
+    ) -> bool {
+        let Some(holders) = self.holders.get(&address) else {
+            return false;
+        };
+        let since = holders.range(ServiceKey::new(namespace, "")..);
+        let mut same = since.take_while(|(holder, _)| holder.namespace() == namespace);
+        same.any(|(holder, _)| Some(holder) != except)
+    }
+
+    /// The namespaces of those who hold `address`, each once.
+    pub(crate) fn namespaces(&self, address: IpAddr) -> BTreeSet<&str> {
+        self.holders(address).map(ServiceKey::namespace).collect()
+    }
+
     /// Writes down that `service` holds `address`, about which there is no conflict; whether it is the first holder.
     pub(crate) fn enter(
         &mut self,

@@ -14,12 +14,16 @@
 //! 3. Those who lack something are served in the same order: requested addresses (or the one reserved for the
 //!    Service), the requested pool, pools with `serviceAllocation` by priority (0 last) and name, the other pools by
 //!    name. In a pool an address that the Service may share comes before the first free one.
+//! 4. An address that is held for a deleted Service (`holdAfterDeletion`) is for the Service of that name alone, as one
+//!    that is reserved, until the hold ends; not even who asks for it by number gets it. A quota stands in the way of
+//!    what is new, never of what is held already, and not of an address that a pool reserves for the Service.
 
 mod admission;
 mod allocator;
 mod claim;
 mod context;
 mod decision;
+mod holds;
 mod ledger;
 mod pools;
 mod rejection;
@@ -31,5 +35,6 @@ pub use allocator::{Allocator, Outcome, Verdict};
 pub use claim::{Backend, Claim, Classes, SharingTerms};
 pub use context::Context;
 pub use decision::{Decision, Granted, Released};
+pub use holds::Hold;
 pub use pools::{FamilyUsage, PoolUsage};
 pub use rejection::{Asked, Obstacle, Refusal, Rejection, SharingObstacle};

@@ -9,6 +9,7 @@ use config::name::{NodeName, PoolName, ServiceKey};
 use config::pool::Pool;
 
 use crate::context::Context;
+use crate::holds::{Hold, Holds};
 use crate::ledger::Ledger;
 use crate::runs::Runs;
 
@@ -30,6 +31,8 @@ pub struct FamilyUsage {
     pub assigned: u128,
     /// Addresses that are reserved and not held, or that nodes have.
     pub set_aside: u128,
+    /// Addresses that are held for deleted Services, and that nobody has.
+    pub on_hold: u128,
     /// Addresses that any admitted Service can get.
     pub available: u128,
 }
@@ -40,7 +43,8 @@ pub(crate) struct Pools {
     entries: Vec<PoolEntry>,
     position_by_name: BTreeMap<PoolName, usize>,
     set_aside: BTreeMap<IpAddr, SetAside>,
-    /// Addresses that are held or set aside: a Service for which nothing is reserved gets one of the others.
+    holds: Holds,
+    /// Addresses that are held, set aside or on hold: a Service for which nothing is reserved gets one of the others.
     taken: Runs,
 }
 
@@ -51,6 +55,8 @@ pub(crate) struct PoolEntry {
     sorted_ranges: Vec<AddressRange>,
     v4: Counts,
     v6: Counts,
+    /// How many addresses of each family the Services of a namespace have; kept only for a pool with a quota.
+    by_namespace: BTreeMap<(IpFamily, Arc<str>), u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,8 +77,8 @@ struct SetAside {
 }
 
 impl Pools {
-    /// The pools of `context`, as full as `ledger` says.
-    pub(crate) fn new(context: &Context, ledger: &Ledger) -> Self {
+    /// The pools of `context`, as full as `ledger` says. A hold ends if the pools that have its address hold none.
+    pub(crate) fn new(context: &Context, ledger: &Ledger, holds: Holds) -> Self {
         let mut pools: Vec<&Arc<Pool>> = context.pools.values().collect();
         pools.sort_by_key(|pool| serving_order(pool));
         let mut set_aside: BTreeMap<IpAddr, SetAside> = BTreeMap::new();
@@ -93,9 +99,21 @@ impl Pools {
             position_by_name: names.zip(0..).collect(),
             entries: pools.into_iter().map(PoolEntry::new).collect(),
             set_aside,
+            holds: Holds::default(),
             taken,
         };
-        ledger.held().for_each(|address| pools.occupy(address));
+        for address in ledger.held() {
+            pools.occupy(address);
+            if pools.have_quotas() {
+                let namespaces = ledger.namespaces(address).into_iter();
+                namespaces.for_each(|namespace| pools.charge(address, namespace));
+            }
+        }
+        for hold in holds.iter() {
+            if pools.may_hold(hold.address) {
+                pools.hold(hold);
+            }
+        }
         pools
     }
 
@@ -126,12 +144,84 @@ impl Pools {
 
     /// `address` has no holder any more.
     pub(crate) fn vacate(&mut self, address: IpAddr) {
-        if !self.set_aside.contains_key(&address) {
-            self.taken.remove(address);
-        }
+        self.release(address);
         for entry in &mut self.entries {
             entry.count(address, |count| *count -= 1);
         }
+    }
+
+    /// Nobody holds `address`: others may have it unless it is set aside or on hold.
+    fn release(&mut self, address: IpAddr) {
+        if !self.set_aside.contains_key(&address) && !self.holds.contains(address) {
+            self.taken.remove(address);
+        }
+    }
+
+    /// Whether any pool has a quota, and so counts by namespace.
+    pub(crate) fn have_quotas(&self) -> bool {
+        self.entries.iter().any(|entry| entry.pool.quota.is_some())
+    }
+
+    /// `address` has its first holder in `namespace` now.
+    pub(crate) fn charge(&mut self, address: IpAddr, namespace: &str) {
+        let entries = self.entries.iter_mut();
+        let limited = entries.filter(|entry| entry.pool.quota.is_some() && entry.contains(address));
+        for entry in limited {
+            let key = (IpFamily::of(address), Arc::from(namespace));
+            *entry.by_namespace.entry(key).or_default() += 1;
+        }
+    }
+
+    /// `address` has no holder in `namespace` any more.
+    pub(crate) fn discharge(&mut self, address: IpAddr, namespace: &str) {
+        let entries = self.entries.iter_mut();
+        let limited = entries.filter(|entry| entry.pool.quota.is_some() && entry.contains(address));
+        for entry in limited {
+            let key = (IpFamily::of(address), Arc::from(namespace));
+            if let Some(count) = entry.by_namespace.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    entry.by_namespace.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The holds of addresses of deleted Services.
+    pub(crate) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Holds an address.
+    pub(crate) fn hold(&mut self, hold: Hold) {
+        self.taken.insert(hold.address);
+        self.holds.insert(hold);
+    }
+
+    /// Ends a hold; whether there was one.
+    pub(crate) fn end_hold(
+        &mut self,
+        address: IpAddr,
+        service: &ServiceKey,
+        ledger: &Ledger,
+    ) -> bool {
+        let ended = self.holds.remove(address, service);
+        if ended && !ledger.is_held(address) {
+            self.release(address);
+        }
+        ended
+    }
+
+    /// Whether a hold of `address` goes on: a pool wants it, or no pool has the address for now.
+    pub(crate) fn may_hold(&self, address: IpAddr) -> bool {
+        self.containing(address).next().is_none() || self.hold_seconds(address).is_some()
+    }
+
+    /// How long the pools that have `address` want it held after the deletion of its Service, in seconds; the longest.
+    pub(crate) fn hold_seconds(&self, address: IpAddr) -> Option<u32> {
+        let containing = self.containing(address);
+        let times = containing.filter_map(|entry| entry.pool.hold_after_deletion);
+        times.max().map(|time| time.seconds())
     }
 
     /// The first address of a family that a pool can give to anybody, in the order of its ranges.
@@ -188,14 +278,26 @@ impl Pools {
         let set_aside = set_aside
             .filter(|&address| entry.may_give(address) && !ledger.is_held(address))
             .fold(0_u128, |count, _| count + 1);
+        let on_hold = entry
+            .ranges(family)
+            .flat_map(|range| self.holds.between(range.first(), range.last()));
+        let on_hold = on_hold
+            .filter(|&address| {
+                entry.may_give(address)
+                    && !ledger.is_held(address)
+                    && !self.set_aside.contains_key(&address)
+            })
+            .fold(0_u128, |count, _| count + 1);
         FamilyUsage {
             total: counts.total,
             assigned: counts.held,
             set_aside,
+            on_hold,
             available: counts
                 .total
                 .saturating_sub(counts.held_of_total)
-                .saturating_sub(set_aside),
+                .saturating_sub(set_aside)
+                .saturating_sub(on_hold),
         }
     }
 }
@@ -219,6 +321,7 @@ impl PoolEntry {
             sorted_ranges,
             v4: Counts::default(),
             v6: Counts::default(),
+            by_namespace: BTreeMap::new(),
         };
         for range in &pool.ranges {
             let skipped = if pool.avoid_buggy_ips {
@@ -257,6 +360,12 @@ impl PoolEntry {
     /// Whether an address of the pool may be given without being asked for (`avoidBuggyIPs`).
     pub(crate) fn may_give(&self, address: IpAddr) -> bool {
         !(self.pool.avoid_buggy_ips && is_buggy(address))
+    }
+
+    /// How many addresses of a family the Services of a namespace have; counted only if the pool has a quota.
+    pub(crate) fn charged(&self, family: IpFamily, namespace: &str) -> u32 {
+        let key = (family, Arc::from(namespace));
+        self.by_namespace.get(&key).copied().unwrap_or(0)
     }
 
     fn counts(&self, family: IpFamily) -> Counts {

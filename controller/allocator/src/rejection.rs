@@ -53,7 +53,7 @@ pub enum Obstacle {
     NoFamily { pool: PoolName, family: IpFamily },
     #[error(
         "pool {pool} has no free {family} address: {in_use} of {total} in use{}",
-        also(*.set_aside)
+        also(*.set_aside, *.on_hold)
     )]
     Full {
         pool: PoolName,
@@ -62,6 +62,24 @@ pub enum Obstacle {
         total: u128,
         /// Free ones that are reserved for other Services or are addresses of nodes.
         set_aside: u128,
+        /// Free ones that are held for deleted Services.
+        on_hold: u128,
+    },
+    #[error(
+        "pool {pool} gives a namespace at most {limit} {family} addresses (quota), and {namespace} has {in_use}"
+    )]
+    Quota {
+        pool: PoolName,
+        namespace: String,
+        family: IpFamily,
+        limit: u32,
+        in_use: u32,
+    },
+    #[error("{address} is held for {service}, which was deleted, until {until}")]
+    OnHold {
+        address: IpAddr,
+        service: ServiceKey,
+        until: jiff::Timestamp,
     },
     #[error("pool {pool} is disabled")]
     Disabled { pool: PoolName },
@@ -101,11 +119,15 @@ pub enum Obstacle {
     Deleting,
 }
 
-fn also(set_aside: u128) -> String {
-    match set_aside {
-        0 => String::new(),
-        count => format!(", {count} reserved or of nodes"),
+fn also(set_aside: u128, on_hold: u128) -> String {
+    let mut text = String::new();
+    if set_aside > 0 {
+        text.push_str(&format!(", {set_aside} reserved or of nodes"));
     }
+    if on_hold > 0 {
+        text.push_str(&format!(", {on_hold} held for deleted Services"));
+    }
+    text
 }
 
 /// Why two Services may not have one address, although others may share one.
@@ -152,6 +174,8 @@ impl Obstacle {
             Self::UnknownPool { .. } => "UnknownPool",
             Self::NoFamily { .. } => "NoPoolOfFamily",
             Self::Full { .. } => "PoolFull",
+            Self::Quota { .. } => "QuotaExceeded",
+            Self::OnHold { .. } => "OnHold",
             Self::Disabled { .. } => "PoolDisabled",
             Self::NotAutomatic { .. } | Self::Namespace { .. } | Self::Labels { .. } => {
                 "NoPoolAdmits"
@@ -176,6 +200,10 @@ impl Obstacle {
             Self::UnknownPool { .. } => "create it, or change the annotation address-pool",
             Self::NoFamily { .. } => "add a range of that family to a pool that serves the Service",
             Self::Full { .. } => "add a range to a pool, or delete a Service that needs no address",
+            Self::Quota { .. } => {
+                "delete a Service of the namespace that needs no address, share one (annotation allow-shared-ip), or raise the pool's quota"
+            }
+            Self::OnHold { .. } => "choose another one, or wait until then",
             Self::Disabled { .. } => "enable the pool, or add another one",
             Self::NotAutomatic { .. } => "ask for a pool with the annotation address-pool",
             Self::Namespace { .. } | Self::Labels { .. } => {
@@ -200,10 +228,13 @@ impl Obstacle {
             Self::NoFamily { .. } | Self::NotAutomatic { .. } => 1,
             Self::Namespace { .. } | Self::Labels { .. } => 2,
             Self::Disabled { .. } => 3,
-            Self::Full { .. } => 4,
+            Self::Full { .. } | Self::Quota { .. } => 4,
             Self::NoPools | Self::UnknownPool { .. } | Self::NoFamilies => 5,
             Self::OutsidePools { .. } | Self::OutsidePool { .. } => 6,
-            Self::Reserved { .. } | Self::InUse { .. } | Self::NodeAddress { .. } => 7,
+            Self::Reserved { .. }
+            | Self::OnHold { .. }
+            | Self::InUse { .. }
+            | Self::NodeAddress { .. } => 7,
             Self::WrongFamily { .. } | Self::Request(_) => 8,
         }
     }

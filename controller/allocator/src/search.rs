@@ -43,7 +43,7 @@ struct Need {
 enum Wish {
     /// Exactly these.
     These(Vec<IpAddr>),
-    /// The one that is reserved for it.
+    /// The one that is reserved or held for it.
     Reserved(IpAddr),
     /// Any, from the requested pool if there is one.
     Any,
@@ -112,7 +112,8 @@ impl<'a> Search<'a> {
                 && requested.iter().all(|address| held.contains(address));
             (!satisfied).then_some(Wish::These(requested))
         } else if held.is_empty() {
-            Some(self.reserved(family).map_or(Wish::Any, Wish::Reserved))
+            let kept = self.reserved(family).or_else(|| self.on_hold(family));
+            Some(kept.map_or(Wish::Any, Wish::Reserved))
         } else if let Some(name) = &self.claim.requests.pool {
             let pool = self.pools.get(name);
             let inside = |&address: &IpAddr| pool.is_some_and(|pool| pool.contains(address));
@@ -144,6 +145,26 @@ impl<'a> Search<'a> {
         })
     }
 
+    /// The first address of the family that is held for the Service, which was deleted before, and that it may have.
+    fn on_hold(&self, family: IpFamily) -> Option<IpAddr> {
+        let held = self.pools.holds().of(&self.claim.service);
+        let mut held = held
+            .filter(|&address| IpFamily::of(address) == family)
+            .peekable();
+        held.peek()?;
+        let candidates = self.candidates(&[]);
+        held.find(|&address| {
+            let mut giving = candidates.iter().filter(|entry| {
+                entry.contains(address)
+                    && entry.may_give(address)
+                    && self
+                        .quota_obstacle(entry, Some(address), family, &[])
+                        .is_none()
+            });
+            giving.next().is_some() && self.obstacles_to(address, &[]).is_empty()
+        })
+    }
+
     fn satisfy(&self, needs: &[Need]) -> Plan {
         let mut plan = Plan::default();
         for need in needs {
@@ -153,7 +174,7 @@ impl<'a> Search<'a> {
                 Wish::Any | Wish::InPlaceOf(_) => continue,
             };
             let refusals = addresses.iter().filter_map(|&address| {
-                let obstacles = self.obstacles_to(address);
+                let obstacles = self.obstacles_to(address, &self.kept_of(addresses, address));
                 let asked = asked(address);
                 (!obstacles.is_empty()).then_some(Refusal { asked, obstacles })
             });
@@ -178,8 +199,8 @@ impl<'a> Search<'a> {
         if let [one, other] = needs
             && let Some((first, second)) = candidates.iter().find_map(|entry| {
                 Some((
-                    self.pick(entry, one.family)?,
-                    self.pick(entry, other.family)?,
+                    self.pick(entry, one.family, &self.kept(one))?,
+                    self.pick(entry, other.family, &self.kept(other))?,
                 ))
             })
         {
@@ -188,14 +209,68 @@ impl<'a> Search<'a> {
             return;
         }
         for need in needs {
+            let kept = self.kept(need);
             let picked = candidates
                 .iter()
-                .find_map(|entry| self.pick(entry, need.family));
+                .find_map(|entry| self.pick(entry, need.family, &kept));
             match picked {
                 Some(address) => plan.changes.push(self.change(need, address)),
                 None => plan.refusals.push(self.refusal(need)),
             }
         }
+    }
+
+    /// What the Service has of the family and keeps if the need is met.
+    fn kept(&self, need: &Need) -> Vec<IpAddr> {
+        match need.wish {
+            Wish::InPlaceOf(old) => self.held(need.family).filter(|&held| held != old).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Those of the requested addresses that count before `address` does: what is held, then in the order written.
+    fn kept_of(&self, requested: &[IpAddr], address: IpAddr) -> Vec<IpAddr> {
+        let earlier = requested.iter().take_while(|&&earlier| earlier != address);
+        let later = requested.iter().skip_while(|&&earlier| earlier != address);
+        let held = later.filter(|held| **held != address && self.holdings.contains(held));
+        earlier.chain(held).copied().collect()
+    }
+
+    /// Why the quota of a pool is in the way of `address`, or of any that nobody has, beside what is `kept`.
+    ///
+    /// An address that another Service of the namespace has already costs nothing; nor does one in place of another.
+    fn quota_obstacle(
+        &self,
+        entry: &PoolEntry,
+        address: Option<IpAddr>,
+        family: IpFamily,
+        kept: &[IpAddr],
+    ) -> Option<Obstacle> {
+        let limit = entry.pool.quota?.get();
+        let service = &self.claim.service;
+        let namespace = service.namespace();
+        let is_costly = |address: &IpAddr| {
+            let others = self.ledger.is_held_in(*address, namespace, Some(service));
+            entry.contains(*address) && !others
+        };
+        if address.is_some_and(|address| !is_costly(&address)) {
+            return None;
+        }
+        let count = |addresses: &mut dyn Iterator<Item = IpAddr>| {
+            addresses
+                .filter(is_costly)
+                .fold(0_u32, |count, _| count + 1)
+        };
+        let in_use = entry.charged(family, namespace);
+        let others = in_use.saturating_sub(count(&mut self.held(family)));
+        let after = others + count(&mut kept.iter().copied()) + 1;
+        (after > limit.max(in_use)).then(|| Obstacle::Quota {
+            pool: entry.name().clone(),
+            namespace: namespace.to_owned(),
+            family,
+            limit,
+            in_use,
+        })
     }
 
     fn change(&self, need: &Need, address: IpAddr) -> (IpFamily, Vec<IpAddr>) {
@@ -228,7 +303,7 @@ impl<'a> Search<'a> {
     }
 
     /// The address that a pool gives: one that the Service may share, or the first free one.
-    fn pick(&self, entry: &PoolEntry, family: IpFamily) -> Option<IpAddr> {
+    fn pick(&self, entry: &PoolEntry, family: IpFamily, kept: &[IpAddr]) -> Option<IpAddr> {
         let key = self.claim.terms.key.as_deref();
         let shared = key.and_then(|key| {
             let ranges = entry.ranges(family);
@@ -238,16 +313,23 @@ impl<'a> Search<'a> {
                     && entry.may_give(address)
                     && self.obstacle_of_address(address).is_none()
                     && self.conflict(address).is_none()
+                    && self
+                        .quota_obstacle(entry, Some(address), family, kept)
+                        .is_none()
             })
         });
-        shared.or_else(|| self.pools.first_free(entry, family))
+        shared.or_else(|| {
+            let quota = self.quota_obstacle(entry, None, family, kept);
+            quota.map_or_else(|| self.pools.first_free(entry, family), |_| None)
+        })
     }
 
     /// Why no pool gives an address of the family, pool by pool.
     fn refusal(&self, need: &Need) -> Refusal {
         let family = need.family;
         let wanted = self.claim.requests.pool.as_ref();
-        let full = |entry: &PoolEntry| self.full(entry, family);
+        let kept = self.kept(need);
+        let full = |entry: &PoolEntry| self.full(entry, family, &kept);
         let obstacles: Vec<Obstacle> = match wanted {
             Some(name) => match self.pools.get(name) {
                 None => vec![Obstacle::UnknownPool { pool: name.clone() }],
@@ -278,35 +360,39 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn full(&self, entry: &PoolEntry, family: IpFamily) -> Obstacle {
+    fn full(&self, entry: &PoolEntry, family: IpFamily, kept: &[IpAddr]) -> Obstacle {
         let pool = entry.name().clone();
         if !entry.pool.has_family(family) {
             return Obstacle::NoFamily { pool, family };
+        }
+        if let Some(obstacle) = self.quota_obstacle(entry, None, family, kept) {
+            return obstacle;
         }
         let usage = self.pools.family_usage(entry, family, self.ledger);
         Obstacle::Full {
             pool,
             family,
-            in_use: usage.total - usage.available - usage.set_aside,
+            in_use: usage.total - usage.available - usage.set_aside - usage.on_hold,
             total: usage.total,
             set_aside: usage.set_aside,
+            on_hold: usage.on_hold,
         }
     }
 
-    /// Everything that stands between the Service and this very address.
-    fn obstacles_to(&self, address: IpAddr) -> Vec<Obstacle> {
+    /// Everything that stands between the Service and this very address, beside what is `kept`.
+    fn obstacles_to(&self, address: IpAddr, kept: &[IpAddr]) -> Vec<Obstacle> {
         if self.holdings.contains(&address) {
             return Vec::new();
         }
         let mut obstacles: Vec<Obstacle> = Vec::new();
-        obstacles.extend(self.pool_obstacles_to(address));
+        obstacles.extend(self.pool_obstacles_to(address, kept));
         obstacles.extend(self.obstacle_of_address(address));
         obstacles.extend(self.conflict(address));
         obstacles
     }
 
     /// What the pools have against giving this address; nothing if one of them would.
-    fn pool_obstacles_to(&self, address: IpAddr) -> Vec<Obstacle> {
+    fn pool_obstacles_to(&self, address: IpAddr, kept: &[IpAddr]) -> Vec<Obstacle> {
         let mut containing = self.pools.containing(address).peekable();
         if containing.peek().is_none() {
             return vec![Obstacle::OutsidePools { address }];
@@ -328,7 +414,9 @@ impl<'a> Search<'a> {
             if reserves(entry, address, &self.claim.service) && !entry.pool.disabled {
                 return None;
             }
-            self.request_obstacle(entry)
+            let family = IpFamily::of(address);
+            let quota = || self.quota_obstacle(entry, Some(address), family, kept);
+            self.request_obstacle(entry).or_else(quota)
         };
         let obstacles: Vec<Obstacle> = containing.iter().filter_map(against).collect();
         if obstacles.len() < containing.len() {
@@ -338,21 +426,30 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Why an address is not for this Service, whatever the pools say: it is a node's, or reserved.
+    /// Why an address is not for this Service, whatever the pools say: it is a node's, reserved, or held for another.
     fn obstacle_of_address(&self, address: IpAddr) -> Option<Obstacle> {
         let node = self.pools.node(address).map(|node| Obstacle::NodeAddress {
             address,
             node: node.clone(),
         });
-        node.or_else(|| {
-            let service = &self.claim.service;
+        let service = &self.claim.service;
+        let reserved = || {
             let (pool, service) = self.pools.reserved_for_other(address, service)?;
             Some(Obstacle::Reserved {
                 address,
                 pool: pool.clone(),
                 service: service.clone(),
             })
-        })
+        };
+        let on_hold = || {
+            let hold = self.pools.holds().for_other(address, service)?;
+            (!self.ledger.is_held(address)).then_some(Obstacle::OnHold {
+                address,
+                service: hold.service,
+                until: hold.until,
+            })
+        };
+        node.or_else(reserved).or_else(on_hold)
     }
 
     fn conflict(&self, address: IpAddr) -> Option<Obstacle> {
@@ -369,8 +466,9 @@ impl<'a> Search<'a> {
             self.automatic_obstacle(entry)
         };
         obstacle.or_else(|| {
-            let gives = self.pick(entry, family).is_some();
-            (!gives).then(|| self.full(entry, family))
+            let held: Vec<IpAddr> = self.held(family).collect();
+            let gives = self.pick(entry, family, &held).is_some();
+            (!gives).then(|| self.full(entry, family, &held))
         })
     }
 

@@ -14,7 +14,7 @@ use crate::pools::PoolUsage;
 use crate::rejection::{Asked, Obstacle, Rejection};
 
 /// The type of the condition on a Service that says whether it has its addresses.
-pub const CONDITION: &str = "foghorn.dev/AddressAssigned";
+pub const CONDITION: &str = config::service::ASSIGNED_CONDITION;
 
 /// What the status of a Service should say.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -12,6 +12,7 @@ use config::pool::{OnInUse, Pool};
 use config::service::{FamilyPolicy, Protocol};
 use controller_allocator::status::PoolNumbers;
 use controller_allocator::{Allocator, Asked, Backend, Claim, Context, Decision, Obstacle};
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use support::*;
 
@@ -20,6 +21,10 @@ use support::*;
 enum Event {
     Claim(Claim),
     Withdraw(ServiceKey),
+    /// The Service is deleted: what it had may be held for one of the same name.
+    Delete(ServiceKey),
+    /// So many seconds pass.
+    Pass(i64),
     /// Several at once, decided in one settle.
     Claims(Vec<Claim>),
     Configure(Context),
@@ -38,15 +43,14 @@ const ADDRESSES: [&str; 8] = [
     "2001:db8::2",
 ];
 
+const SERVICES: &[&str] = &["a/1", "a/2", "a/3", "b/4", "b/5", "b/6"];
+
 fn any_address() -> impl Strategy<Value = IpAddr> {
     prop::sample::select(&ADDRESSES[..]).prop_map(ip)
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {
-    let who = (
-        prop::sample::select(vec!["a/1", "a/2", "a/3", "b/4", "b/5", "b/6"]),
-        0_i64..2,
-    );
+    let who = (prop::sample::select(SERVICES), 0_i64..2);
     let families = prop::sample::select(vec![(V4, 0_u8), (V4, 0), (V6, 0), (DUAL, 1), (DUAL, 2)]);
     let requested = prop_oneof![
         6 => Just(Vec::new()),
@@ -120,10 +124,17 @@ fn any_pool(name: &'static str) -> impl Strategy<Value = Pool> {
     let limits = (
         prop::option::weighted(0.3, 0_u32..3),
         prop::bool::weighted(0.15),
+        prop::option::weighted(0.3, 1_u32..3),
+        prop::option::weighted(0.4, prop::sample::select(vec!["5s", "20s"])),
     );
     let reserved = prop::option::weighted(0.2, prop::sample::select(vec!["a/1", "b/4"]));
     (ranges, flags, limits, reserved).prop_map(
-        move |(ranges, (automatic, careful, disabled), (priority, reassign), reserved)| {
+        move |(
+            ranges,
+            (automatic, careful, disabled),
+            (priority, reassign, quota, hold),
+            reserved,
+        )| {
             let mut made = pool(name, ranges);
             made.auto_assign = automatic;
             made.avoid_buggy_ips = careful;
@@ -131,6 +142,8 @@ fn any_pool(name: &'static str) -> impl Strategy<Value = Pool> {
             if let Some(priority) = priority {
                 made = for_namespace(made, "a", priority);
             }
+            made.quota = quota.and_then(std::num::NonZeroU32::new);
+            made.hold_after_deletion = hold.map(|text| text.parse().unwrap());
             if reassign {
                 made.on_in_use = OnInUse::Reassign;
             }
@@ -161,8 +174,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => any_claim().prop_map(Event::Claim),
         2 => prop::collection::vec(any_claim(), 2..4).prop_map(Event::Claims),
-        2 => prop::sample::select(vec!["a/1", "a/2", "a/3", "b/4", "b/5", "b/6"])
-            .prop_map(|service| Event::Withdraw(key(service))),
+        1 => prop::sample::select(SERVICES).prop_map(|service| Event::Withdraw(key(service))),
+        2 => prop::sample::select(SERVICES).prop_map(|service| Event::Delete(key(service))),
+        1 => (1_i64..12).prop_map(Event::Pass),
         2 => any_context().prop_map(Event::Configure),
         1 => Just(Event::Restart),
     ]
@@ -173,6 +187,9 @@ fn any_event() -> impl Strategy<Value = Event> {
 struct Model {
     context: Context,
     claims: BTreeMap<ServiceKey, Claim>,
+    /// Until when which address is held for which deleted Service.
+    holds: BTreeMap<(IpAddr, ServiceKey), Timestamp>,
+    now: Timestamp,
     allocator: Allocator,
 }
 
@@ -187,16 +204,63 @@ impl Model {
                 self.claims.remove(&service);
                 self.allocator.withdraw(&service);
             }
+            Event::Delete(service) => {
+                self.hold_what_it_has(&service);
+                self.claims.remove(&service);
+                self.allocator.delete(&service);
+            }
+            Event::Pass(seconds) => {
+                self.now += SignedDuration::from_secs(seconds);
+                let now = self.now;
+                self.holds.retain(|_, until| *until > now);
+                self.allocator.advance(now);
+            }
             Event::Configure(context) => {
                 self.context = context.clone();
+                let pools = &self.context.pools;
+                self.holds.retain(|(address, _), _| {
+                    let inside = || pools.values().filter(|pool| pool.contains(*address));
+                    inside().next().is_none()
+                        || inside().any(|pool| pool.hold_after_deletion.is_some())
+                });
                 self.allocator.configure(context);
             }
             Event::Restart => self.allocator = self.restarted(),
         }
         self.allocator.settle();
+        let (claims, allocator) = (&self.claims, &self.allocator);
+        self.holds.retain(|(address, service), _| {
+            claims.get(service).is_none_or(|claim| {
+                let family = IpFamily::of(*address);
+                let mut held = allocator.decision(service).unwrap().addresses();
+                claim.families.contains(&family) && !held.any(|held| IpFamily::of(held) == family)
+            })
+        });
+    }
+
+    /// What a Service has now is held for it, as long as the pools say.
+    fn hold_what_it_has(&mut self, service: &ServiceKey) {
+        let had: Vec<IpAddr> = self
+            .allocator
+            .decision(service)
+            .map(|decision| decision.addresses().collect())
+            .unwrap_or_default();
+        for address in had {
+            let pools = self.context.pools.values();
+            let pools = pools.filter(|pool| pool.contains(address));
+            let times = pools.filter_map(|pool| pool.hold_after_deletion);
+            if let Some(time) = times.max() {
+                let until = self.now + SignedDuration::from_secs(time.seconds().into());
+                self.holds.insert((address, service.clone()), until);
+            }
+        }
     }
 
     fn claim(&mut self, claim: Claim) {
+        let known = self.claims.get(&claim.service);
+        if known.is_some_and(|known| known.uid != claim.uid) {
+            self.hold_what_it_has(&claim.service);
+        }
         self.claims.insert(claim.service.clone(), claim.clone());
         self.allocator.claim(claim);
     }
@@ -204,7 +268,11 @@ impl Model {
     /// Another allocator that knows nothing but the statuses.
     fn restarted(&self) -> Allocator {
         let mut allocator = Allocator::default();
+        allocator.advance(self.now);
         allocator.configure(self.context.clone());
+        self.allocator
+            .holds()
+            .for_each(|hold| allocator.restore(hold));
         let holdings = self.holdings();
         for (service, claim) in &self.claims {
             let mut claim = claim.clone();
@@ -232,13 +300,16 @@ impl Model {
     }
 
     /// Whether a Service may be given an address that it does not have, by the rules alone.
-    fn may_have(&self, claim: &Claim, address: IpAddr, requested: bool) -> bool {
+    fn may_have(&self, claim: &Claim, address: IpAddr, requested: bool, kept: &[IpAddr]) -> bool {
         let pools: Vec<&Pool> = self.context.pools.values().map(AsRef::as_ref).collect();
         let reserved: Vec<&ServiceKey> = pools
             .iter()
             .filter_map(|pool| pool.reserved_for(address))
             .collect();
         let is_mine = reserved.contains(&&claim.service);
+        let on_hold = !self.is_held(address)
+            && self.holds.keys().any(|(held, _)| *held == address)
+            && !self.holds.contains_key(&(address, claim.service.clone()));
         let wanted = claim.requests.pool.as_ref();
         let buggy = matches!(address, IpAddr::V4(v4) if [0, 255].contains(&v4.octets()[3]));
         let admits = |pool: &&Pool| {
@@ -253,6 +324,7 @@ impl Model {
                 && !pool.disabled
                 && wanted.is_none_or(|wanted| *wanted == pool.name)
                 && (selected || mine && requested)
+                && (mine && requested || !self.exceeds_quota(pool, claim, address, kept))
                 && (requested || wanted.is_some() || pool.auto_assign)
                 && (requested || !(pool.avoid_buggy_ips && buggy))
         };
@@ -263,6 +335,7 @@ impl Model {
         claim.families.contains(&IpFamily::of(address))
             && !self.context.nodes.contains_key(&address)
             && (reserved.is_empty() || is_mine)
+            && !on_hold
             && pools.iter().any(admits)
             && others
                 .filter(|other| {
@@ -273,7 +346,43 @@ impl Model {
                 .all(|other| may_share(claim, other))
     }
 
-    fn any_can_be_had(&self, claim: &Claim, family: IpFamily) -> bool {
+    fn is_held(&self, address: IpAddr) -> bool {
+        self.holdings()
+            .into_values()
+            .flatten()
+            .any(|held| held == address)
+    }
+
+    /// Whether the namespace would have more of the pool than its quota, with this address beside what it keeps, in place
+    /// of what the Service has.
+    fn exceeds_quota(&self, pool: &Pool, claim: &Claim, address: IpAddr, kept: &[IpAddr]) -> bool {
+        let Some(limit) = pool.quota else {
+            return false;
+        };
+        let inside =
+            |held: &IpAddr| pool.contains(*held) && IpFamily::of(*held) == IpFamily::of(address);
+        let holdings = self.holdings();
+        let same = holdings
+            .iter()
+            .filter(|(service, _)| service.namespace() == claim.service.namespace());
+        let others = same.filter(|(service, _)| **service != claim.service);
+        let mut after: BTreeSet<IpAddr> = others
+            .flat_map(|(_, held)| held)
+            .copied()
+            .filter(inside)
+            .collect();
+        let own = &holdings[&claim.service];
+        let mut before = after.clone();
+        before.extend(own.iter().copied().filter(inside));
+        if after.contains(&address) {
+            return false;
+        }
+        after.extend(kept.iter().copied().filter(inside));
+        after.insert(address);
+        after.len() > before.len().max(limit.get() as usize)
+    }
+
+    fn any_can_be_had(&self, claim: &Claim, family: IpFamily, kept: &[IpAddr]) -> bool {
         let held: Vec<IpAddr> = self.decision(&claim.service).addresses().collect();
         let of_family = ADDRESSES
             .map(ip)
@@ -285,7 +394,7 @@ impl Model {
         };
         of_family
             .filter(|address| !held.contains(address) && !reserved(address))
-            .any(|address| self.may_have(claim, address, false))
+            .any(|address| self.may_have(claim, address, false, kept))
     }
 }
 
@@ -334,6 +443,78 @@ fn nobody_moves(
     Ok(())
 }
 
+/// No gift takes a namespace over the quota of the only pool that could have made it.
+fn no_gift_exceeds_a_quota(model: &Model, before: &Holdings) -> Result<(), TestCaseError> {
+    let count = |holdings: &Holdings, namespace: &str, pool: &Pool, family: IpFamily| {
+        let same = holdings
+            .iter()
+            .filter(|(service, _)| service.namespace() == namespace);
+        let held: BTreeSet<IpAddr> = same.flat_map(|(_, held)| held).copied().collect();
+        let only = |held| {
+            let mut containing = model
+                .context
+                .pools
+                .values()
+                .filter(|pool| pool.contains(held));
+            let is_reserved = pool.reserved_for(held).is_some();
+            pool.contains(held) && !is_reserved && containing.nth(1).is_none()
+        };
+        let inside = held.into_iter().filter(|&held| only(held));
+        inside.filter(|&held| IpFamily::of(held) == family).count()
+    };
+    let after = model.holdings();
+    for (service, claim) in &model.claims {
+        for &address in &after[service] {
+            let had = before
+                .get(service)
+                .is_some_and(|had| had.contains(&address));
+            let mut containing = model
+                .context
+                .pools
+                .values()
+                .filter(|pool| pool.contains(address));
+            let (Some(pool), None) = (containing.next(), containing.next()) else {
+                continue;
+            };
+            let is_reserved = pool
+                .reservations
+                .iter()
+                .any(|reserved| reserved.service == *service);
+            let Some(limit) = pool.quota.filter(|_| !had && !is_reserved) else {
+                continue;
+            };
+            if claim.held.contains(&address) {
+                continue;
+            }
+            let (namespace, family) = (service.namespace(), IpFamily::of(address));
+            let (was, is) = (
+                count(before, namespace, pool, family),
+                count(&after, namespace, pool, family),
+            );
+            prop_assert!(
+                is <= was.max(limit.get() as usize),
+                "{service} was given {address}, by which {namespace} has {is} of {limit} of {}",
+                pool.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What is held for deleted Services is what the pools say, no longer and no less.
+fn holds_are_true(model: &Model) -> Result<(), TestCaseError> {
+    let found = model.allocator.holds();
+    let found: BTreeMap<_, _> = found
+        .map(|hold| ((hold.address, hold.service), hold.until))
+        .collect();
+    prop_assert_eq!(&found, &model.holds);
+    prop_assert_eq!(
+        model.allocator.poll_timeout(),
+        model.holds.values().min().copied()
+    );
+    Ok(())
+}
+
 /// Whatever can be given is given, and what is refused cannot be given.
 fn every_refusal_is_true(model: &Model) -> Result<(), TestCaseError> {
     for (service, claim) in &model.claims {
@@ -352,10 +533,19 @@ fn every_refusal_is_true(model: &Model) -> Result<(), TestCaseError> {
         for refusal in &rejection.refusals {
             let possible = match &refusal.asked {
                 Asked::Address(address) | Asked::Reserved(address) => {
-                    !held.contains(address) && model.may_have(claim, *address, true)
+                    let asked = &claim.requests.addresses;
+                    let earlier = asked.iter().take_while(|earlier| *earlier != address);
+                    let kept = asked.iter().filter(|asked| held.contains(asked));
+                    let kept: Vec<IpAddr> = earlier.chain(kept).copied().collect();
+                    !held.contains(address) && model.may_have(claim, *address, true, &kept)
                 }
-                Asked::Any(family, _) => model.any_can_be_had(claim, *family),
-                Asked::Another(address) => model.any_can_be_had(claim, IpFamily::of(*address)),
+                Asked::Any(family, _) => model.any_can_be_had(claim, *family, &[]),
+                Asked::Another(address) => {
+                    let family = IpFamily::of(*address);
+                    let mut kept = held.clone();
+                    kept.retain(|held| held != address && IpFamily::of(*held) == family);
+                    model.any_can_be_had(claim, family, &kept)
+                }
                 Asked::Unreadable => false,
             };
             prop_assert!(
@@ -385,7 +575,7 @@ fn every_gift_is_allowed(model: &Model, before: &Holdings) -> Result<(), TestCas
             let mut pools = model.context.pools.values();
             let asked = claim.requests.addresses.contains(&address)
                 || pools.any(|pool| pool.reserved_for(address) == Some(service));
-            let allowed = model.may_have(claim, address, asked);
+            let allowed = model.may_have(claim, address, asked, &[]);
             prop_assert!(allowed, "{service} was given {address}");
         }
     }
@@ -409,7 +599,8 @@ fn usage_is_true(model: &Model) -> Result<(), TestCaseError> {
                 let mut pools = model.context.pools.values();
                 let skipped = pool.avoid_buggy_ips && buggy;
                 let taken = held.contains(&address) || model.context.nodes.contains_key(&address);
-                let reserved = pools.any(|pool| pool.reserved_for(address).is_some());
+                let reserved = pools.any(|pool| pool.reserved_for(address).is_some())
+                    || model.holds.keys().any(|(held, _)| *held == address);
                 IpFamily::of(address) == family && !taken && !skipped && !reserved
             })
             .count() as i64
@@ -438,8 +629,8 @@ proptest! {
             let touched: BTreeSet<ServiceKey> = match &event {
                 Event::Claim(claim) => [claim.service.clone()].into(),
                 Event::Claims(claims) => claims.iter().map(|claim| claim.service.clone()).collect(),
-                Event::Withdraw(service) => [service.clone()].into(),
-                Event::Restart => BTreeSet::new(),
+                Event::Withdraw(service) | Event::Delete(service) => [service.clone()].into(),
+                Event::Restart | Event::Pass(_) => BTreeSet::new(),
                 // A pool may reassign, and a pool that was asked for may change: those who asked for nothing stay.
                 Event::Configure(context) => {
                     let pools = &mut context.pools.values();
@@ -457,6 +648,8 @@ proptest! {
             every_refusal_is_true(&model)?;
             every_gift_is_allowed(&model, &before)?;
             usage_is_true(&model)?;
+            holds_are_true(&model)?;
+            no_gift_exceeds_a_quota(&model, &before)?;
             // A restart, or another replica, moves nobody, and finds nothing that was overlooked.
             let restarted = model.restarted();
             for service in model.claims.keys() {

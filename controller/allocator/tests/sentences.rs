@@ -555,3 +555,82 @@ fn every_pool_says_what_it_would_do() {
          c: pool c has no IPv6 addresses"
     );
 }
+
+#[test]
+fn a_quota_limits_what_is_new_in_each_namespace_and_family() {
+    let mut limited = pool("lan", &["192.0.2.1-192.0.2.9", "2001:db8::1"]);
+    limited.quota = std::num::NonZeroU32::new(2);
+    let full = "asked for an IPv4 address: pool lan gives a namespace at most 2 IPv4 addresses (quota), and a has 2. To do: delete a Service of the namespace that needs no address, share one (annotation allow-shared-ip), or raise the pool's quota";
+    let mut allocator = settled(
+        context(vec![limited.clone()]),
+        vec![
+            claim("a/1", V4),
+            sharing(claim("a/2", V4), "k", Tcp, 80),
+            claim("a/3", V4),
+            sharing(claim("a/4", V4), "k", Tcp, 81),
+            claim("a/5", V6),
+            claim("b/1", V4),
+        ],
+    );
+    for (service, address, lacks) in [
+        ("a/1", "192.0.2.1", ""),
+        ("a/2", "192.0.2.2", ""),
+        ("a/3", "", full),
+        ("a/4", "192.0.2.2", ""),
+        ("a/5", "2001:db8::1", ""),
+        ("b/1", "192.0.2.3", ""),
+    ] {
+        let expected = (address.to_owned(), lacks.to_owned());
+        assert_eq!(answer(&allocator, service), expected, "{service}");
+    }
+    // Another address in place of its own costs nothing; a lower quota takes nothing away.
+    step(&mut allocator, asking(claim("a/1", V4), &["192.0.2.9"]));
+    assert_eq!(answer(&allocator, "a/1").0, "192.0.2.9");
+    limited.quota = std::num::NonZeroU32::new(1);
+    allocator.configure(context(vec![limited]));
+    allocator.settle();
+    assert_eq!(answer(&allocator, "a/1").0, "192.0.2.9");
+    assert_eq!(answer(&allocator, "a/2").0, "192.0.2.2");
+    allocator.withdraw(&key("a/1"));
+    allocator.settle();
+    assert_eq!(answer(&allocator, "a/3").0, "");
+    allocator.withdraw(&key("a/2"));
+    allocator.withdraw(&key("a/4"));
+    allocator.settle();
+    assert_eq!(answer(&allocator, "a/3").0, "192.0.2.1");
+}
+
+#[test]
+fn an_address_is_held_for_a_deleted_service_of_the_same_name() {
+    let mut held = pool("lan", &["192.0.2.1-192.0.2.2"]);
+    held.hold_after_deletion = Some("10m".parse().unwrap());
+    let time = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let mut allocator = settled(
+        context(vec![held]),
+        vec![claim("a/1", V4), claim("a/2", V4)],
+    );
+    allocator.advance(time("2026-01-02T03:00:00.7Z"));
+    allocator.delete(&key("a/1"));
+    step(&mut allocator, claim("b/any", V4));
+    step(&mut allocator, asking(claim("b/this", V4), &["192.0.2.1"]));
+    let lacks = |allocator: &_, service| answer(allocator, service).1;
+    assert_eq!(
+        lacks(&allocator, "b/any"),
+        "asked for an IPv4 address: pool lan has no free IPv4 address: 1 of 2 in use, 1 held for deleted Services. To do: add a range to a pool, or delete a Service that needs no address"
+    );
+    assert_eq!(
+        lacks(&allocator, "b/this"),
+        "asked for 192.0.2.1: 192.0.2.1 is held for a/1, which was deleted, until 2026-01-02T03:10:00Z. To do: choose another one, or wait until then"
+    );
+    let mut again = allocator.clone();
+    step(&mut again, claim("a/1", V4));
+    assert_eq!(answer(&again, "a/1").0, "192.0.2.1");
+    assert_eq!(again.poll_timeout(), None);
+    allocator.advance(time("2026-01-02T03:09:59Z"));
+    assert_eq!(allocator.settle(), []);
+    assert_eq!(allocator.poll_timeout(), Some(time("2026-01-02T03:10:00Z")));
+    allocator.advance(time("2026-01-02T03:10:00Z"));
+    allocator.settle();
+    assert_eq!(answer(&allocator, "b/any").0, "192.0.2.1");
+    assert!(lacks(&allocator, "b/this").contains("in use by b/any"));
+}

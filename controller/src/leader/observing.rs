@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1 as api;
 use kube::runtime::watcher::{self, Event as WatchEvent};
 
-use super::Reign;
+use super::{POOL_DELAY, Reign};
 use crate::contention::Verdict;
 use crate::observed::Observed;
 
@@ -81,7 +81,10 @@ impl Reign<'_> {
     }
 
     pub(super) fn forget(&mut self, service: &ServiceKey) {
-        let had = self.allocator.withdraw(service);
+        self.tell_time();
+        let had = self.allocator.delete(service);
+        self.pools_due
+            .get_or_insert_with(|| Instant::now() + POOL_DELAY);
         if !had.is_empty() {
             tracing::info!(%service, count = had.len(), "Released the addresses of a deleted Service");
         }
@@ -124,6 +127,7 @@ impl Reign<'_> {
                 self.overwritten(&observed, now);
             }
         }
+        self.tell_time();
         self.allocator.claim(claim);
         self.book.insert(service.clone(), observed);
         self.writes.request(&service, now);

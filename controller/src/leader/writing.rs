@@ -7,6 +7,7 @@ use config::crd::{IPAddressPool, IPAddressPoolStatus};
 use config::name::ServiceKey;
 use config_runtime::lease::Leadership;
 use config_runtime::telemetry::Chain;
+use controller_allocator::Hold;
 use controller_allocator::status::ServiceStatus;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
@@ -22,6 +23,9 @@ use crate::{patch, pools};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before the statuses of pools are tried again.
 const POOL_RETRY: Duration = Duration::from_secs(10);
+
+/// How long to wait before the statuses of pools are read again.
+const READ_RETRY: Duration = Duration::from_secs(1);
 
 /// A write of a Service's status that was answered.
 pub(super) struct Written {
@@ -187,6 +191,25 @@ impl From<&kube::Error> for WriteError {
             kube::Error::Api(status) if status.code == 404 => Self::Gone,
             _ => Self::Failed(Chain(error).to_string()),
         }
+    }
+}
+
+/// What the statuses of pools say is held for deleted Services. Without the custom resources nothing is.
+pub(super) async fn read_holds(api: Api<IPAddressPool>) -> Vec<Hold> {
+    let mut was_told = false;
+    loop {
+        let error = match api.list(&ListParams::default()).await {
+            Ok(list) => {
+                let statuses = list.items.into_iter().filter_map(|pool| pool.status);
+                return statuses.flat_map(|status| pools::holds(&status)).collect();
+            }
+            Err(kube::Error::Api(answer)) if answer.code == 404 => return Vec::new(),
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut was_told, true) {
+            tracing::warn!(error = %Chain(&error), "Statuses of pools cannot be read: trying again");
+        }
+        tokio::time::sleep(READ_RETRY).await;
     }
 }
 

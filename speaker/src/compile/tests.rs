@@ -89,6 +89,8 @@ fn pool(name: &str, range: &str) -> Change {
         allocation: None,
         reservations: Vec::new(),
         on_in_use: OnInUse::Keep,
+        quota: None,
+        hold_after_deletion: None,
     };
     Change::Pool(pool.name.clone(), Some(Arc::new(pool)))
 }

@@ -36,6 +36,8 @@ pub fn pool(name: &str, ranges: &[&str]) -> Pool {
         allocation: None,
         reservations: Vec::new(),
         on_in_use: OnInUse::Keep,
+        quota: None,
+        hold_after_deletion: None,
     }
 }
 
