@@ -11,7 +11,11 @@ use crate::contender::Contender;
 #[command(name = "bench")]
 pub(crate) struct Arguments {
     /// How many Services, with three endpoints each: in rising order.
-    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,30000,100000")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "100,1000,10000,30000,100000"
+    )]
     pub(crate) sizes: Vec<u32>,
     /// How often each has its turn.
     #[arg(long, default_value_t = 1)]

@@ -1,5 +1,6 @@
 //! The only IO: what the kernel holds of ours, read and changed over netlink.
 
+mod early;
 mod listener;
 mod read;
 pub(crate) mod socket;
@@ -15,6 +16,7 @@ use crate::netlink::message::{Batch, GET_CHAIN, GET_RULE, GET_SET, GET_SET_ELEME
 
 use crate::program::schema::{self, SETS, TABLE, family_number};
 use crate::program::{Change, FAMILIES, Program};
+pub(crate) use early::Early;
 pub(crate) use listener::{Heard, Listener};
 use read::Reading;
 use socket::Socket;

@@ -1,10 +1,8 @@
 //! The data plane as the proxy uses it.
 
-use std::thread::{self, JoinHandle};
-
 use proxy_table::{ForwardingTable, TableChange};
 
-use crate::kernel::{Heard, Kernel, KernelError, Listener};
+use crate::kernel::{Early, Heard, Kernel, KernelError, Listener};
 use crate::program::{Change, Mirror, Program};
 
 /// What makes nf_tables forward as the table says.
@@ -14,13 +12,10 @@ use crate::program::{Change, Mirror, Program};
 pub struct Nftables {
     kernel: Kernel,
     /// What the kernel held when this was opened, read meanwhile; the first that settles takes it.
-    reading: Option<JoinHandle<Result<Reading, KernelError>>>,
+    early: Option<Early>,
     mirror: Mirror,
     ears: Ears,
 }
-
-/// A kernel, and what it was seen to hold.
-type Reading = (Kernel, Program);
 
 /// Whether somebody else changes our tables.
 #[derive(Debug)]
@@ -43,17 +38,9 @@ impl Nftables {
     /// If the kernel has none or the process may not change it.
     pub fn open() -> Result<Self, KernelError> {
         let kernel = Kernel::open()?;
-        let mut early = Kernel::open()?;
-        let reading = thread::Builder::new()
-            .name("nftables".to_owned())
-            .spawn(move || {
-                let program = early.read()?;
-                Ok((early, program))
-            });
         Ok(Self {
             kernel,
-            // Whoever cannot have a thread reads later.
-            reading: reading.ok(),
+            early: Early::begin(Kernel::open()?),
             mirror: Mirror::default(),
             ears: Ears::Deaf,
         })
@@ -108,10 +95,7 @@ impl Nftables {
 
     /// What the kernel holds: what was read early, if that is still so.
     fn read(&mut self) -> Result<Program, KernelError> {
-        let early = self.reading.take().map(JoinHandle::join);
-        if let Some(Ok(Ok((mut kernel, program)))) = early
-            && kernel.is_as_known()?
-        {
+        if let Some((kernel, program)) = self.early.take().and_then(Early::finish) {
             self.kernel = kernel;
             return Ok(program);
         }
