@@ -25,6 +25,8 @@ pub const GROUP: &str = "foghorn.dev";
 pub const VERSION: &str = "v1alpha1";
 /// The condition of a pool or advertisement that is in force as written.
 pub const ACCEPTED: &str = "Accepted";
+/// The condition of an advertisement that selects pools and nodes.
+pub const EFFECTIVE: &str = "Effective";
 /// The condition of a pool that has addresses which something else has too.
 pub const CONFLICTING: &str = "Conflicting";
 

@@ -4,10 +4,9 @@ mod observing;
 mod telling;
 mod writing;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use config::crd::IPAddressPoolStatus;
 use config::name::ServiceKey;
 use config_runtime::events::Events;
 use config_runtime::lease::Leadership;
@@ -24,7 +23,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::writing::{PoolsWritten, Written, read_holds};
+use self::writing::{Statuses, StatusesWritten, Written, read_holds};
 use crate::contention::Contention;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
@@ -89,9 +88,9 @@ struct Reign<'a> {
     writes: Writes,
     contention: Contention,
     in_flight: JoinSet<Written>,
-    pool_statuses: Option<BTreeMap<String, IPAddressPoolStatus>>,
+    statuses: Option<Statuses>,
     pools_due: Option<Instant>,
-    pools_in_flight: JoinSet<PoolsWritten>,
+    pools_in_flight: JoinSet<StatusesWritten>,
     /// What the statuses of pools say about deleted Services, while it is read.
     holds_in_flight: JoinSet<Vec<Hold>>,
     /// What was read, until it is known which pools there are.
@@ -117,7 +116,7 @@ impl<'a> Reign<'a> {
             writes: Writes::default(),
             contention: Contention::default(),
             in_flight: JoinSet::new(),
-            pool_statuses: None,
+            statuses: None,
             pools_due: Some(Instant::now()),
             pools_in_flight: JoinSet::new(),
             holds_in_flight,
@@ -138,7 +137,7 @@ impl<'a> Reign<'a> {
                 () = stopping.cancelled() => break,
                 () = leadership.deposed() => break,
                 Some(written) = self.in_flight.join_next() => self.take_in_write(written.ok()),
-                Some(written) = self.pools_in_flight.join_next() => self.take_in_pools(written.ok()),
+                Some(written) = self.pools_in_flight.join_next() => self.take_in_statuses(written.ok()),
                 Some(holds) = self.holds_in_flight.join_next() => {
                     self.holds = Some(holds.unwrap_or_default());
                 }

@@ -4,9 +4,12 @@
 //! Only the leader watches Services, and it begins by listing them anew, so it decides from nothing older than its
 //! leadership. Everything it holds in memory derives from their statuses.
 //!
-//! Pure: [`observed`], [`patch`], [`writes`], [`contention`], [`pools`]. Shell: [`leader`], [`metrics`].
+//! Pure: [`observed`], [`patch`], [`writes`], [`contention`], [`conditions`], [`pools`],
+//! [`advertisements`]. Shell: [`leader`], [`metrics`].
 
+pub mod advertisements;
 pub mod arguments;
+pub mod conditions;
 pub mod contention;
 pub mod leader;
 pub mod metrics;

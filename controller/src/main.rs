@@ -76,6 +76,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         nodes: true,
         namespaces: true,
         pools: true,
+        advertisements: true,
         service_cidrs: true,
         ..Interest::default()
     };

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::conflict::conflicts;
-use config::crd::{ACCEPTED, CONFLICTING, GROUP, HeldSpec, IPAddressPoolStatus, VERSION};
+use config::crd::{CONFLICTING, GROUP, HeldSpec, IPAddressPoolStatus, VERSION};
 use config::pool::{Origin, Pool};
 use config::refusal::{Kind, Refusal};
 use config::snapshot::Snapshot;
 use controller_allocator::status::PoolNumbers;
 use controller_allocator::{Allocator, Hold};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
+
+use crate::conditions::{Wanted, accepted, conditions, refused, shorten};
 
 /// What the status of one pool should say.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,7 +22,7 @@ pub struct Report {
     /// The addresses that are held for deleted Services.
     pub held: Vec<HeldSpec>,
     /// Its conditions: type, status, reason, message.
-    pub conditions: Vec<(&'static str, bool, &'static str, String)>,
+    pub conditions: Vec<Wanted>,
 }
 
 /// The reports on all pools that are objects of ours in the cluster, by name.
@@ -32,31 +33,18 @@ pub fn reports(
 ) -> BTreeMap<String, Report> {
     let conflicts = conflicts(snapshot);
     let usage: BTreeMap<_, _> = allocator.usage().collect();
-    let in_cluster = |origin: &Origin| *origin == Origin::Cluster;
-    let mut refused: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for refusal in refusals {
-        if let (Some(Kind::Pool), Some(name), true) =
-            (refusal.kind, &refusal.name, in_cluster(&refusal.origin))
-        {
-            let field = match refusal.field.as_str() {
-                "" => String::new(),
-                field => format!("{field}: "),
-            };
-            let text = format!("{field}{}", refusal.reason);
-            refused.entry(name).or_default().push(text);
-        }
-    }
+    let refused = refused(Kind::Pool, refusals);
     let pools = snapshot.pools().values();
     let in_force: BTreeMap<&str, _> = pools
-        .filter(|pool| in_cluster(&pool.origin))
+        .filter(|pool| pool.origin == Origin::Cluster)
         .map(|pool| (pool.name.as_str(), pool))
         .collect();
     let names: BTreeSet<&str> = in_force.keys().chain(refused.keys()).copied().collect();
     let report = |name: &str| {
         let pool = in_force.get(name);
         let numbers = pool.and_then(|pool| usage.get(&pool.name)).copied();
-        let refused = refused.get(name).map(|texts| texts.join("; "));
-        let mut conditions = vec![accepted(pool.is_some(), refused)];
+        let refusal = refused.get(name).cloned();
+        let mut conditions = vec![accepted(Kind::Pool, pool.is_some(), refusal)];
         if let Some(conflicts) = pool.and_then(|pool| conflicts.get(&pool.name)) {
             let texts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
             conditions.push((CONFLICTING, true, "Overlap", shorten(texts.join("; "))));
@@ -106,22 +94,6 @@ pub fn holds(status: &IPAddressPoolStatus) -> Vec<Hold> {
     held.filter_map(hold).collect()
 }
 
-fn accepted(in_force: bool, refused: Option<String>) -> (&'static str, bool, &'static str, String) {
-    match refused {
-        None => (
-            ACCEPTED,
-            true,
-            "InForce",
-            "the pool is in force as written".to_owned(),
-        ),
-        Some(text) if in_force => {
-            let text = format!("{text}; the last good version stays in force");
-            (ACCEPTED, false, "Refused", shorten(text))
-        }
-        Some(text) => (ACCEPTED, false, "Refused", shorten(text)),
-    }
-}
-
 /// The body of the server-side apply that makes the status of a pool say what it should; none if it does already.
 pub fn apply(
     name: &str,
@@ -130,32 +102,13 @@ pub fn apply(
     now: Timestamp,
 ) -> Option<(Value, IPAddressPoolStatus)> {
     let before = known.map_or(&[][..], |known| &known.conditions);
-    let conditions = report
-        .conditions
-        .iter()
-        .map(|(kind, is_true, reason, message)| {
-            let status = if *is_true { "True" } else { "False" };
-            let same = before
-                .iter()
-                .find(|before| before.type_ == *kind && before.status == status);
-            let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-            Condition {
-                type_: (*kind).to_owned(),
-                status: status.to_owned(),
-                reason: (*reason).to_owned(),
-                message: message.clone(),
-                last_transition_time: same
-                    .map_or(Time(now), |same| same.last_transition_time.clone()),
-                observed_generation: None,
-            }
-        });
     let status = IPAddressPoolStatus {
         assigned_ipv4: report.numbers.assigned_ipv4,
         assigned_ipv6: report.numbers.assigned_ipv6,
         available_ipv4: report.numbers.available_ipv4,
         available_ipv6: report.numbers.available_ipv6,
         held: report.held.clone(),
-        conditions: conditions.collect(),
+        conditions: conditions(before, &report.conditions, now),
     };
     if known == Some(&status) {
         return None;
@@ -167,15 +120,6 @@ pub fn apply(
         "status": status,
     });
     Some((body, status))
-}
-
-/// A message of a condition may have 32768 characters; nobody reads as many.
-fn shorten(text: String) -> String {
-    const LONGEST: usize = 4096;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,12 @@ use crate::selector::LabelSelector as Selector;
         description = "Whether the advertisement is in force as written"
     ),
     printcolumn(
+        name = "Effective",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Effective\")].status",
+        description = "Whether it selects pools and nodes"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -118,7 +124,7 @@ pub struct PreferenceSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct L2AdvertisementStatus {
-    /// Accepted: in force as written.
+    /// Accepted: in force as written. Effective: it selects pools and nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),

@@ -1,9 +1,10 @@
-//! What is written: the statuses of Services and of pools.
+//! What is written: the statuses of Services, pools and advertisements.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use config::crd::{IPAddressPool, IPAddressPoolStatus};
+use config::crd::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, L2AdvertisementStatus};
 use config::name::ServiceKey;
 use config_runtime::lease::Leadership;
 use config_runtime::telemetry::Chain;
@@ -11,13 +12,15 @@ use controller_allocator::Hold;
 use controller_allocator::status::ServiceStatus;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
-use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Reign;
+use crate::conditions::Wanted;
 use crate::observed::{FIELD_MANAGER, Observed};
-use crate::{patch, pools};
+use crate::{advertisements, patch, pools};
 
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +47,7 @@ pub(super) enum WriteError {
     Failed(String),
 }
 
-pub(super) type PoolsWritten = (BTreeMap<String, IPAddressPoolStatus>, Option<String>);
+pub(super) type StatusesWritten = (Statuses, Option<String>);
 
 impl Reign<'_> {
     pub(super) fn write(&mut self, now: Instant) {
@@ -164,21 +167,28 @@ impl Reign<'_> {
         self.replica.metrics.set_allocation(&self.allocator);
         let source = &self.replica.source;
         let reports = pools::reports(source.snapshot(), source.refusals(), &self.allocator);
-        let known = self.pool_statuses.take();
-        let api = Api::<IPAddressPool>::all(self.replica.client.clone());
+        let wanted = (
+            reports,
+            advertisements::reports(source.snapshot(), source.refusals()),
+        );
+        let known = self.statuses.take();
+        let client = self.replica.client.clone();
         let leadership = self.replica.leadership.clone();
         self.pools_in_flight
-            .spawn(write_pools(api, leadership, known, reports));
+            .spawn(write_statuses(client, leadership, known, wanted));
     }
 
-    pub(super) fn take_in_pools(&mut self, written: Option<PoolsWritten>) {
+    pub(super) fn take_in_statuses(&mut self, written: Option<StatusesWritten>) {
         let Some((statuses, failure)) = written else {
             return;
         };
-        self.pool_statuses = Some(statuses);
+        self.statuses = Some(statuses);
         if let Some(error) = failure {
-            tracing::warn!(error, "Status of a pool cannot be written: trying again");
-            self.pool_statuses = None;
+            tracing::warn!(
+                error,
+                "Status of a pool or advertisement cannot be written: trying again"
+            );
+            self.statuses = None;
             self.pools_due.get_or_insert(Instant::now() + POOL_RETRY);
         }
     }
@@ -213,28 +223,81 @@ pub(super) async fn read_holds(api: Api<IPAddressPool>) -> Vec<Hold> {
     }
 }
 
-/// Writes the statuses of pools that are not what they should be. Without the custom resources there are none.
-async fn write_pools(
-    api: Api<IPAddressPool>,
+/// What the statuses of our objects are known to say, by name.
+#[derive(Debug, Default)]
+pub(super) struct Statuses {
+    pools: BTreeMap<String, IPAddressPoolStatus>,
+    advertisements: BTreeMap<String, L2AdvertisementStatus>,
+}
+
+type Reports = (
+    BTreeMap<String, pools::Report>,
+    BTreeMap<String, Vec<Wanted>>,
+);
+
+/// Writes the statuses of pools and advertisements that are not what they should be. Without the custom resources there
+/// are none.
+async fn write_statuses(
+    client: Client,
     leadership: Leadership,
-    known: Option<BTreeMap<String, IPAddressPoolStatus>>,
-    reports: BTreeMap<String, pools::Report>,
-) -> PoolsWritten {
+    known: Option<Statuses>,
+    (pools, advertisements): Reports,
+) -> StatusesWritten {
+    let (known_pools, known_advertisements) = known
+        .map(|known| (known.pools, known.advertisements))
+        .unzip();
+    let of_pool = |pool: IPAddressPool| Some((pool.metadata.name?, pool.status?));
+    let of_advertisement = |found: L2Advertisement| Some((found.metadata.name?, found.status?));
+    let api = Api::all(client.clone());
+    let (pools, failure) =
+        write_kind(api, &leadership, known_pools, of_pool, pools, pools::apply).await;
+    let mut statuses = Statuses {
+        pools,
+        ..Statuses::default()
+    };
+    if failure.is_some() {
+        return (statuses, failure);
+    }
+    let apply = |name: &str, known: Option<&_>, wanted: &Vec<Wanted>, now| {
+        advertisements::apply(name, known, wanted, now)
+    };
+    let api = Api::all(client);
+    let (advertisements, failure) = write_kind(
+        api,
+        &leadership,
+        known_advertisements,
+        of_advertisement,
+        advertisements,
+        apply,
+    )
+    .await;
+    statuses.advertisements = advertisements;
+    (statuses, failure)
+}
+
+/// Writes the statuses of one kind; what they say then, and why not all could be written.
+async fn write_kind<K, S, R>(
+    api: Api<K>,
+    leadership: &Leadership,
+    known: Option<BTreeMap<String, S>>,
+    status_of: impl Fn(K) -> Option<(String, S)>,
+    reports: BTreeMap<String, R>,
+    apply: impl Fn(&str, Option<&S>, &R, Timestamp) -> Option<(Value, S)>,
+) -> (BTreeMap<String, S>, Option<String>)
+where
+    K: Clone + Debug + DeserializeOwned,
+{
     let mut statuses = match known {
         Some(known) => known,
         None if reports.is_empty() => return (BTreeMap::new(), None),
         None => match api.list(&ListParams::default()).await {
-            Ok(list) => list
-                .items
-                .into_iter()
-                .filter_map(|pool| Some((pool.metadata.name?, pool.status?)))
-                .collect(),
+            Ok(list) => list.items.into_iter().filter_map(status_of).collect(),
             Err(error) => return (BTreeMap::new(), Some(Chain(&error).to_string())),
         },
     };
     statuses.retain(|name, _| reports.contains_key(name));
     for (name, report) in reports {
-        let body = pools::apply(&name, statuses.get(&name), &report, Timestamp::now());
+        let body = apply(&name, statuses.get(&name), &report, Timestamp::now());
         let Some((body, status)) = body else {
             continue;
         };
