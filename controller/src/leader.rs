@@ -99,15 +99,24 @@ struct Reign<'a> {
     decided: bool,
 }
 
+/// All Services from the newest list on.
+fn watch_services(
+    client: &Client,
+) -> BoxStream<'static, Result<WatchEvent<api::Service>, watcher::Error>> {
+    let services = Api::<api::Service>::all(client.clone());
+    watch(services, watcher::Config::default())
+        .default_backoff()
+        .boxed()
+}
+
 impl<'a> Reign<'a> {
     fn begin(replica: &'a mut Replica) -> Self {
-        let services = Api::<api::Service>::all(replica.client.clone());
+        let services = watch_services(&replica.client);
         let mut holds_in_flight = JoinSet::new();
         holds_in_flight.spawn(read_holds(Api::all(replica.client.clone())));
-        let services = watch(services, watcher::Config::default()).default_backoff();
         Self {
             replica,
-            services: services.boxed(),
+            services,
             listing: HashSet::new(),
             listed: false,
             watch_failing: false,

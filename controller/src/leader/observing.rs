@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1 as api;
 use kube::runtime::watcher::{self, Event as WatchEvent};
 
-use super::{POOL_DELAY, Reign};
+use super::{POOL_DELAY, Reign, watch_services};
 use crate::contention::Verdict;
 use crate::observed::Observed;
 
@@ -40,6 +40,9 @@ impl Reign<'_> {
             Err(error) => {
                 if !std::mem::replace(&mut self.watch_failing, true) {
                     tracing::warn!(error = %Chain(&error), "Services cannot be watched");
+                    // Not resumed but listed anew: an API server that was restored from a backup knows less than it did, and
+                    // would say nothing to whoever has seen more.
+                    self.services = watch_services(&self.replica.client);
                 }
                 return;
             }

@@ -127,7 +127,9 @@ where
                     continue;
                 }
                 Next::List(at_least) => Next::List(at_least.after_refusal(code)),
-                same => same,
+                // Who comes back may know less than before: restored from a backup, it would never say anything new.
+                Next::Watch(version) if is_away(code) => Next::List(AtLeast::Version(version)),
+                same @ Next::Watch(_) => same,
             };
             self.connection.failed(self.name, &error);
             if is_away(code) {
