@@ -1,5 +1,6 @@
 //! The real control plane of Kubernetes, as one program that plays every part.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,6 +84,33 @@ impl ControlPlane {
                 .push(Program::start(recipe, &self.folder.logs())?);
         }
         Ok(())
+    }
+
+    /// etcd, for whoever wants to know what it costs.
+    pub fn etcd(&self) -> &Program {
+        &self.etcd
+    }
+
+    /// Copies what etcd holds; the API server is away meanwhile.
+    pub fn back_up(&mut self) -> Result<()> {
+        self.with_etcd_stopped(|| copy_folder(ETCD_FOLDER, BACKUP_FOLDER))
+    }
+
+    /// Puts etcd back to what [`Self::back_up`] copied, as an operator does after a disaster.
+    pub fn put_backup_in_place(&mut self) -> Result<()> {
+        self.with_etcd_stopped(|| {
+            fs::remove_dir_all(ETCD_FOLDER)?;
+            copy_folder(BACKUP_FOLDER, ETCD_FOLDER)
+        })
+    }
+
+    fn with_etcd_stopped(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.api_server.kill()?;
+        self.etcd.terminate(PATIENCE)?;
+        work()?;
+        self.etcd.start_again()?;
+        self.api_server.start_again()?;
+        self.wait_for_api_server()
     }
 
     /// Waits until the API server answers again after it was away.
@@ -189,7 +217,7 @@ fn etcd(kubernetes: &Path, outer: &Namespace) -> Recipe {
         .args([
             "etcd",
             "--data-dir",
-            "/run/etcd",
+            ETCD_FOLDER,
             "--unsafe-no-fsync",
             "--log-level",
             "warn",
@@ -312,6 +340,13 @@ fn with_kubeconfig(mut recipe: Recipe, kubeconfig: &Path) -> Recipe {
     recipe
 }
 
+fn copy_folder(from: &str, to: &str) -> Result<()> {
+    output(Command::new("cp").args(["-a", from, to]))?;
+    Ok(())
+}
+
+const ETCD_FOLDER: &str = "/run/etcd";
+const BACKUP_FOLDER: &str = "/run/etcd-backup";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
 const PROXY_PORT: u16 = 8001;
