@@ -69,6 +69,18 @@ test-main: build lab ## The main job, end to end: every frontend of 20 Services 
 test-e2e: build lab ## The other end-to-end suites
 	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover -- --ignored --nocapture
 
+.PHONY: test-addresses
+test-addresses: build lab ## Pools, claims and stability of addresses, through the real API server
+	$(TIMED) 'Addresses' $(IN_LAB) --test addresses -- --ignored --nocapture
+
+.PHONY: test-migration
+test-migration: build lab $(LAB)/metallb/speaker ## From the real MetalLB to Foghorn and back
+	$(TIMED) 'Migration from MetalLB and back' $(IN_LAB) --test migration -- --ignored --nocapture
+
+$(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
+	$(TIMED) 'Build of MetalLB: some minutes the first time' env LAB_DIRECTORY=$(LAB) e2e/workloads/metallb/build.sh
+	@touch $@
+
 .PHONY: test-tour
 test-tour: build lab $(LAB)/coredns $(LAB)/traefik ## A tour of every type of Service and of Ingress, with real DNS
 	$(TIMED) 'A tour of Services' $(IN_LAB) --test tour -- --ignored --nocapture
@@ -96,6 +108,13 @@ bench: prerequisites lab ## Our proxy beside the real kube-proxy, written into d
 # Root needs no user namespace, and without one the kernel's limits for others do not count.
 	$(TIMED) 'Bench' env FOGHORN_PROGRAMS=$(TARGET)/release $(if $(filter-out 0,$(shell id -u)),tools/in-namespaces) $(PROGRAMS)/bench \
 		--results $(TARGET)/bench --document docs/performance.md --command "make bench$(if $(BENCH), BENCH='$(BENCH)')" $(BENCH)
+
+.PHONY: bench-controller
+bench-controller: prerequisites lab $(LAB)/metallb/speaker ## Our controller beside that of MetalLB, with 10 000 Services
+	$(TIMED) 'Release build of the controller' $(CARGO) build --release -p controller -p proxy
+	$(TIMED) 'Build of the bench' $(CARGO) build --profile $(PROFILE) -p e2e --bin bench
+	$(TIMED) 'Bench of controllers' env FOGHORN_PROGRAMS=$(TARGET)/release tools/in-namespaces $(PROGRAMS)/bench \
+		--givers foghorn,metallb --results $(TARGET)/bench --document docs/performance.md --command "make bench-controller"
 
 .PHONY: bench-micro
 bench-micro: prerequisites ## What a change costs, step by step, and in the kernel
