@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::contender::Contender;
+use crate::controller::Giver;
 
 /// Measures service proxies beside each other, and writes the tables.
 #[derive(Debug, Parser)]
@@ -31,6 +32,12 @@ pub(crate) struct Arguments {
     /// Above this many Services only ours takes part: kube-proxy needs minutes for what takes ours seconds.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) others_up_to: u32,
+    /// Measures controllers instead: those that give addresses.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) givers: Vec<Giver>,
+    /// How many Services of type LoadBalancer.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) services: u32,
     /// The folder for what was measured.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) results: PathBuf,

@@ -14,24 +14,55 @@ use e2e::api::Api;
 use serde_json::{Value, json};
 
 use crate::connection::Connection;
-use crate::objects::Number;
+use crate::objects::{Number, for_each};
 
 /// Writes Services, their EndpointSlices and their IPAddresses, as the API server would have stored them.
 pub(crate) fn load(server: SocketAddr, api: &Api, numbers: Range<u32>) -> Result<()> {
     let template = Template::take(server, api, numbers.start)?;
-    let mut etcd = Connection::open(SocketAddr::from((Ipv4Addr::LOCALHOST, ETCD_PORT)))?;
-    let rest: Vec<u32> = (numbers.start + 1..numbers.end).collect();
-    for some in rest.chunks(SERVICES_AT_ONCE) {
-        let puts: Vec<Value> = some
-            .iter()
-            .flat_map(|&number| template.of(Number(number)))
-            .map(|(key, object)| {
-                json!({"requestPut": {"key": BASE64.encode(key), "value": BASE64.encode(object.to_string())}})
-            })
-            .collect();
-        etcd.post("/v3/kv/txn", &json!({"success": puts}))?;
+    write_all(numbers.start + 1..numbers.end, |number| {
+        template.of(number).into()
+    })
+}
+
+/// Writes the objects of all these Services, each by a request of its own.
+///
+/// In one transaction they would have one revision, and of two objects with one resourceVersion a watch that is resumed
+/// after the first never shows the second.
+fn write_all(
+    numbers: Range<u32>,
+    objects: impl Fn(Number) -> Vec<(String, Value)> + Sync,
+) -> Result<()> {
+    let etcd = SocketAddr::from((Ipv4Addr::LOCALHOST, ETCD_PORT));
+    for_each(etcd, numbers, |number, etcd| {
+        objects(number).into_iter().try_for_each(|(key, object)| {
+            let value = BASE64.encode(object.to_string());
+            etcd.post(
+                "/v3/kv/put",
+                &json!({"key": BASE64.encode(key), "value": value}),
+            )
+        })
+    })
+}
+
+/// Writes Services of type LoadBalancer that nobody has served yet, and their IPAddresses.
+///
+/// The one before the first must be there: the others are made like it.
+pub(crate) fn load_balancers(api: &Api, numbers: Range<u32>) -> Result<()> {
+    let model = Number(numbers.start.saturating_sub(1));
+    let mut service = stored(api, &model.service_path())?;
+    if let Some(object) = service.as_object_mut() {
+        object.insert("status".to_owned(), json!({"loadBalancer": {}}));
     }
-    Ok(())
+    let address = stored(api, &format!("{ADDRESSES}/{}", model.frontend().ip()))?;
+    let template = Template {
+        service,
+        slice: Value::Null,
+        address,
+    };
+    write_all(numbers, |number| {
+        let [service, _, address] = template.of(number);
+        vec![service, address]
+    })
 }
 
 /// What the API server stored for one Service.
@@ -47,21 +78,10 @@ impl Template {
     fn take(server: SocketAddr, api: &Api, number: u32) -> Result<Self> {
         let number = Number(number);
         number.create(&mut Connection::open(server)?)?;
-        let stored = |path: &str| -> Result<Value> {
-            let mut object = api.get(path)?;
-            let metadata = object
-                .pointer_mut("/metadata")
-                .and_then(Value::as_object_mut)
-                .with_context(|| format!("{path} has no metadata"))?;
-            // etcd's own revision is the resourceVersion.
-            metadata.remove("resourceVersion");
-            metadata.remove("managedFields");
-            Ok(object)
-        };
         Ok(Self {
-            service: stored(&number.service_path())?,
-            slice: stored(&number.slice_path())?,
-            address: stored(&format!("{ADDRESSES}/{}", number.frontend().ip()))?,
+            service: stored(api, &number.service_path())?,
+            slice: stored(api, &number.slice_path())?,
+            address: stored(api, &format!("{ADDRESSES}/{}", number.frontend().ip()))?,
         })
     }
 
@@ -94,6 +114,19 @@ impl Template {
     }
 }
 
+/// An object as etcd has it.
+fn stored(api: &Api, path: &str) -> Result<Value> {
+    let mut object = api.get(path)?;
+    let metadata = object
+        .pointer_mut("/metadata")
+        .and_then(Value::as_object_mut)
+        .with_context(|| format!("{path} has no metadata"))?;
+    // etcd's own revision is the resourceVersion.
+    metadata.remove("resourceVersion");
+    metadata.remove("managedFields");
+    Ok(object)
+}
+
 fn set(object: &mut Value, place: &str, value: Value) {
     if let Some(held) = object.pointer_mut(place) {
         *held = value;
@@ -119,5 +152,3 @@ pub(crate) fn check(api: &Api, number: Number) -> Result<()> {
 
 const ETCD_PORT: u16 = 2379;
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
-/// etcd takes 128 operations at once.
-const SERVICES_AT_ONCE: usize = 40;

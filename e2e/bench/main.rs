@@ -9,6 +9,7 @@ mod commit_watch;
 mod connect;
 mod connection;
 mod contender;
+mod controller;
 mod latency;
 mod load;
 mod measure;
@@ -39,9 +40,11 @@ use crate::surroundings::Surroundings;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = match &arguments.part_file {
-        None => run(&arguments),
-        Some(file) => part::play(&arguments, file),
+    let outcome = match (&arguments.part_file, arguments.givers.first()) {
+        (None, None) => run(&arguments),
+        (None, Some(_)) => run_givers(&arguments),
+        (Some(file), None) => part::play(&arguments, file),
+        (Some(file), Some(giver)) => controller::play(&arguments, *giver, file),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,6 +98,15 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     say(&format!("All values: {}", file.display()));
     publish(&report, arguments)
+}
+
+fn run_givers(arguments: &Arguments) -> Result<()> {
+    let tables = controller::run(arguments)?;
+    say(&tables);
+    match &arguments.document {
+        Some(document) => report::write_between(document, report::CONTROLLER, &tables),
+        None => Ok(()),
+    }
 }
 
 fn publish(report: &Report, arguments: &Arguments) -> Result<()> {

@@ -80,6 +80,16 @@ impl Number {
         self.create_with(api, &[("unread", UNREAD_PORT, "UDP")], 2)
     }
 
+    /// Writes it as a load balancer without endpoints, and without NodePorts, of which there are fewer than Services.
+    pub(crate) fn create_load_balancer(self, api: &mut Connection) -> Result<()> {
+        let mut service = self.service();
+        if let Some(spec) = service.pointer_mut("/spec").and_then(Value::as_object_mut) {
+            spec.insert("type".to_owned(), json!("LoadBalancer"));
+            spec.insert("allocateLoadBalancerNodePorts".to_owned(), json!(false));
+        }
+        api.create(SERVICES, &service)
+    }
+
     fn create_with(
         self,
         api: &mut Connection,

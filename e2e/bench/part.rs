@@ -72,6 +72,7 @@ pub(crate) fn play(arguments: &Arguments, file: &Path) -> Result<()> {
 }
 
 /// As `tools/in-namespaces` does, but inside the user namespace that it has made.
-const PREPARE: &str = "mount -t tmpfs tmpfs /run && ip link set lo up && \"$@\"; exit $?";
+pub(crate) const PREPARE: &str =
+    "mount -t tmpfs tmpfs /run && ip link set lo up && \"$@\"; exit $?";
 /// Where the lab offers the API in plain HTTP.
-const API_PORT: u16 = 8001;
+pub(crate) const API_PORT: u16 = 8001;

@@ -38,12 +38,7 @@ impl Report {
 
     /// Puts the tables between the marks of a document.
     pub(crate) fn write_into(&self, document: &Path) -> Result<()> {
-        let text = fs::read_to_string(document)
-            .with_context(|| format!("failed to read {}", document.display()))?;
-        let text = replace_between(&text, &self.tables())
-            .with_context(|| format!("{} lacks {BEGIN} or {END}", document.display()))?;
-        fs::write(document, text)
-            .with_context(|| format!("failed to write {}", document.display()))?;
+        write_between(document, PROXY, &self.tables())?;
         for (measure, name, title) in CHARTS {
             let file = document.with_file_name(format!("performance-{name}.svg"));
             chart::draw(&self.records, measure, title, &file)?;
@@ -53,7 +48,7 @@ impl Report {
 
     /// All tables, in Markdown.
     pub(crate) fn tables(&self) -> String {
-        let mut text = self.surroundings_list();
+        let mut text = self.surroundings.list();
         for (title, unit, measures) in [
             (
                 "A. From a write to the first connect",
@@ -144,24 +139,6 @@ impl Report {
         self.table(&mut text, title, "see row", &load);
         self.slopes(&mut text);
         text
-    }
-
-    fn surroundings_list(&self) -> String {
-        let Surroundings {
-            command,
-            date,
-            machine,
-            kernel,
-            load_average,
-            foghorn,
-            kubernetes,
-            nft,
-        } = &self.surroundings;
-        format!(
-            "- Command: `{command}`, {date}
-- Machine: {machine}, Linux {kernel}; load average at the beginning {load_average}
-- {foghorn}; Kubernetes and kube-proxy {kubernetes}; {nft}\n"
-        )
     }
 
     fn table(&self, text: &mut String, title: &str, unit: &str, measures: &[(Measure, &str)]) {
@@ -266,10 +243,19 @@ fn short(value: f64) -> String {
     }
 }
 
-fn replace_between(text: &str, new: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", new.trim_end()))
+/// Puts a text between the marks of a document.
+pub(crate) fn write_between(document: &Path, marks: Marks, new: &str) -> Result<()> {
+    let text = fs::read_to_string(document)
+        .with_context(|| format!("failed to read {}", document.display()))?;
+    let text = replace_between(&text, marks, new)
+        .with_context(|| format!("{} lacks {} or {}", document.display(), marks.0, marks.1))?;
+    fs::write(document, text).with_context(|| format!("failed to write {}", document.display()))
+}
+
+fn replace_between(text: &str, (begin, end): Marks, new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{}\n{end}{after}", new.trim_end()))
 }
 
 const CHARTS: [(Measure, &str, &str); 2] = [
@@ -284,8 +270,15 @@ const CHARTS: [(Measure, &str, &str); 2] = [
         "New Service: from the API server's answers to the first connect: p50, and p99 as circles",
     ),
 ];
-const BEGIN: &str = "<!-- make bench: begin -->";
-const END: &str = "<!-- make bench: end -->";
+/// Between what a part of a document stands.
+type Marks = (&'static str, &'static str);
+/// What `make bench` writes.
+const PROXY: Marks = ("<!-- make bench: begin -->", "<!-- make bench: end -->");
+/// What `make bench-controller` writes.
+pub(crate) const CONTROLLER: Marks = (
+    "<!-- make bench-controller: begin -->",
+    "<!-- make bench-controller: end -->",
+);
 
 #[cfg(test)]
 mod tests {
@@ -294,12 +287,13 @@ mod tests {
 
     #[test]
     fn what_was_between_the_marks_is_replaced() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let (begin, end) = PROXY;
+        let document = format!("before\n{begin}\nold\n{end}\nafter\n");
         assert_eq!(
-            replace_between(&document, "new\n").unwrap(),
-            format!("before\n{BEGIN}\nnew\n{END}\nafter\n")
+            replace_between(&document, PROXY, "new\n").unwrap(),
+            format!("before\n{begin}\nnew\n{end}\nafter\n")
         );
-        assert_eq!(replace_between("no marks", "new"), None);
+        assert_eq!(replace_between("no marks", PROXY, "new"), None);
     }
 
     #[test]

@@ -63,4 +63,23 @@ impl Surroundings {
             nft: text("nft", &["--version"])?,
         })
     }
+
+    /// As the tables begin.
+    pub(crate) fn list(&self) -> String {
+        let Self {
+            command,
+            date,
+            machine,
+            kernel,
+            load_average,
+            foghorn,
+            kubernetes,
+            nft,
+        } = self;
+        format!(
+            "- Command: `{command}`, {date}
+- Machine: {machine}, Linux {kernel}; load average at the beginning {load_average}
+- {foghorn}; Kubernetes and kube-proxy {kubernetes}; {nft}\n"
+        )
+    }
 }

@@ -1,0 +1,90 @@
+//! `make bench-controller`: what it takes to give 10 000 Services their addresses, beside the real MetalLB.
+
+mod measure;
+mod outcome;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use e2e::lab::{Options, ServiceProxy, with_lab};
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::Arguments;
+use crate::part::PREPARE;
+use crate::surroundings::Surroundings;
+use outcome::{Outcome, tables};
+
+/// Who gives the addresses.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Giver {
+    /// Ours.
+    Foghorn,
+    /// The real controller of MetalLB.
+    Metallb,
+}
+
+impl Giver {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Foghorn => "foghorn-controller",
+            Self::Metallb => "MetalLB controller",
+        }
+    }
+}
+
+/// Lets each giver have its turn, in namespaces of its own, and writes the tables.
+pub(crate) fn run(arguments: &Arguments) -> Result<String> {
+    let mut outcomes = Vec::new();
+    let mut surroundings = Surroundings::default();
+    for giver in &arguments.givers {
+        let file = arguments.results.join("controller-part.json");
+        fs::create_dir_all(&arguments.results)?;
+        let name = giver
+            .to_possible_value()
+            .context("a giver without a name")?;
+        let status = Command::new("unshare")
+            .args(["-nmp", "--fork", "--mount-proc", "--kill-child"])
+            .args(["sh", "-c", PREPARE, "bench"])
+            .arg(std::env::current_exe()?)
+            .args(["--givers", name.get_name(), "--command", &arguments.command])
+            .args(["--services", &arguments.services.to_string()])
+            .arg("--part-file")
+            .arg(&file)
+            .status()
+            .context("failed to start unshare")?;
+        ensure!(status.success(), "{} ended with {status}", giver.name());
+        let (around, outcome): (Surroundings, Outcome) = serde_json::from_slice(&fs::read(&file)?)?;
+        surroundings = around;
+        outcomes.push((*giver, outcome));
+    }
+    fs::write(
+        arguments.results.join("controller.json"),
+        serde_json::to_vec(&outcomes)?,
+    )?;
+    Ok(tables(&surroundings, arguments.services, &outcomes))
+}
+
+/// One turn.
+pub(crate) fn play(arguments: &Arguments, giver: Giver, file: &Path) -> Result<()> {
+    let options = Options {
+        agents: false,
+        kubernetes_controllers: false,
+        controller: giver == Giver::Foghorn,
+        speakers: false,
+        proxy: ServiceProxy::None,
+        service_network: crate::objects::FRONTENDS.to_owned(),
+        ..Options::foghorn("bench-controller")
+    };
+    with_lab(&options, |lab| {
+        let surroundings = Surroundings::look(lab, &arguments.command)?;
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, crate::part::API_PORT));
+        let outcome = measure::measure(lab, server, giver, arguments.services)?;
+        fs::write(file, serde_json::to_vec(&(surroundings, outcome))?)?;
+        Ok(())
+    })
+}
