@@ -225,9 +225,9 @@ mod tests {
         assert_eq!(Number(0).frontend().to_string(), "10.96.1.1:80");
         assert_eq!(Number(254).frontend().to_string(), "10.96.2.1:80");
         let last = Number(FIRST_OF_TRIALS + TRIALS - 1);
-        assert_eq!(last.frontend().to_string(), "10.100.174.224:80");
+        assert_eq!(last.frontend().to_string(), "10.100.173.216:80");
         assert_eq!(Number(0).endpoint(2).to_string(), "10.128.1.3:8080");
-        assert_eq!(last.endpoint(2).to_string(), "10.142.9.162:8080");
+        assert_eq!(last.endpoint(2).to_string(), "10.142.7.140:8080");
         assert_eq!(last.endpoint(5), last.endpoint(2));
     }
 }
