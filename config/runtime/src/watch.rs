@@ -3,6 +3,7 @@
 mod follow;
 mod items;
 mod list;
+mod next;
 mod reading;
 
 use std::fmt::Debug;

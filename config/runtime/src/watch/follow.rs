@@ -9,7 +9,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::list::{AtLeast, list};
+use super::list::list;
+use super::next::{AtLeast, Next};
 use super::reading::Reading;
 use super::{ABSENT_RETRY, RETRY, WATCH_SECONDS};
 use crate::backoff::Backoff;
@@ -32,10 +33,10 @@ pub(super) struct Watch<K> {
 /// What was delivered.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// For each object by namespace and name, the delivery that takes it back.
-    held: HashMap<(Option<String>, String), Delivery>,
+    /// For each object the delivery that takes it back.
+    held: HashMap<Key, Delivery>,
     /// The part of them that the list in progress has named.
-    listed: HashMap<(Option<String>, String), Delivery>,
+    listed: HashMap<Key, Delivery>,
     synced: bool,
 }
 
@@ -66,14 +67,6 @@ enum Said {
     Nothing,
     /// Events, at least a bookmark.
     Something,
-}
-
-/// Where to go on.
-#[derive(Clone, Debug)]
-enum Next {
-    List(AtLeast),
-    /// From this resourceVersion on.
-    Watch(String),
 }
 
 impl<K> Watch<K>
@@ -120,17 +113,11 @@ where
                 tokio::time::sleep(absent.next_delay()).await;
                 continue;
             }
-            next = match next {
-                // Too old to go on from.
-                Next::Watch(version) if code == Some(410) => {
-                    next = Next::List(AtLeast::Version(version));
-                    continue;
-                }
-                Next::List(at_least) => Next::List(at_least.after_refusal(code)),
-                // Who comes back may know less than before: restored from a backup, it would never say anything new.
-                Next::Watch(version) if is_away(code) => Next::List(AtLeast::Version(version)),
-                same @ Next::Watch(_) => same,
-            };
+            let is_expired = next.is_expired(code);
+            next = next.after_failure(code);
+            if is_expired {
+                continue;
+            }
             self.connection.failed(self.name, &error);
             if is_away(code) {
                 self.await_answer(&mut backoff).await;
@@ -159,7 +146,8 @@ where
         self.connection.answered(self.name);
         while let Some(objects) = list.next().await? {
             for object in objects {
-                self.take_listed(object).await?;
+                let taken = self.take(object).await?;
+                self.known.listed.extend(taken);
             }
         }
         let version = list.version()?;
@@ -189,7 +177,8 @@ where
             let seen = match event? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     let seen = object.meta().resource_version.clone();
-                    self.take_changed(object).await?;
+                    let taken = self.take(object).await?;
+                    self.known.held.extend(taken);
                     seen
                 }
                 WatchEvent::Deleted(object) => {
@@ -214,26 +203,14 @@ where
         Ok(said)
     }
 
-    async fn take_listed(&mut self, object: K) -> Result<(), Closed> {
+    /// Delivers an object; its key and the delivery that takes it back, if it means anything to us.
+    async fn take(&mut self, object: K) -> Result<Option<(Key, Delivery)>, Closed> {
         let Some(key) = key(&object) else {
-            return Ok(());
+            return Ok(None);
         };
         let before = self.known.held.remove(&key);
-        if let Some(undo) = self.deliver(object, before).await? {
-            self.known.listed.insert(key, undo);
-        }
-        Ok(())
-    }
-
-    async fn take_changed(&mut self, object: K) -> Result<(), Closed> {
-        let Some(key) = key(&object) else {
-            return Ok(());
-        };
-        let before = self.known.held.remove(&key);
-        if let Some(undo) = self.deliver(object, before).await? {
-            self.known.held.insert(key, undo);
-        }
-        Ok(())
+        let undo = self.deliver(object, before).await?;
+        Ok(undo.map(|undo| (key, undo)))
     }
 
     /// Delivers an object, and takes back what it was before if it is something else now.
@@ -264,7 +241,10 @@ where
     }
 }
 
-fn key<K: Resource>(object: &K) -> Option<(Option<String>, String)> {
+/// Namespace, if there is one, and name.
+type Key = (Option<String>, String);
+
+fn key<K: Resource>(object: &K) -> Option<Key> {
     let metadata = object.meta();
     Some((metadata.namespace.clone(), metadata.name.clone()?))
 }

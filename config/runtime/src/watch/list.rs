@@ -2,51 +2,12 @@
 
 use futures::{AsyncReadExt as _, pin_mut};
 use kube::Client;
-use kube::api::{ListParams, VersionMatch};
 use kube::core::{ListMeta, Request};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::items::Items;
-
-/// How new a list has to be.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum AtLeast {
-    /// Whatever the API server has at hand: nothing is known yet.
-    Anything,
-    /// Not older than this resourceVersion, which was seen: time does not go back.
-    Version(String),
-    /// What etcd has now: the version that was seen is none of this cluster's, as after it was restored from a backup.
-    Newest,
-}
-
-impl AtLeast {
-    /// What to ask for after the API server refused this with an HTTP status.
-    pub(super) fn after_refusal(self, status: Option<u16>) -> Self {
-        match (self, status) {
-            // Expired, or "too large resource version".
-            (Self::Version(_), Some(410 | 504)) => Self::Newest,
-            (Self::Anything, Some(410)) => Self::Newest,
-            (same, _) => same,
-        }
-    }
-
-    fn parameters(&self, selector: Option<&str>) -> ListParams {
-        let mut parameters = ListParams {
-            label_selector: selector.map(str::to_owned),
-            ..ListParams::default()
-        };
-        match self {
-            Self::Anything => parameters.resource_version = Some("0".to_owned()),
-            Self::Version(version) => {
-                parameters.resource_version = Some(version.clone());
-                parameters.version_match = Some(VersionMatch::NotOlderThan);
-            }
-            Self::Newest => {}
-        }
-        parameters
-    }
-}
+use super::next::AtLeast;
 
 /// A list as it arrives.
 pub(super) struct List<R> {
@@ -108,25 +69,3 @@ impl<R: futures::AsyncRead + Unpin> List<R> {
 }
 
 const PIECE: usize = 64 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_says_what_to_ask_for_next() {
-        let seen = || AtLeast::Version("7".to_owned());
-        for (asked, status, expected) in [
-            (seen(), Some(410), AtLeast::Newest),
-            (seen(), Some(504), AtLeast::Newest),
-            (seen(), Some(500), seen()),
-            (seen(), None, seen()),
-            (AtLeast::Anything, Some(410), AtLeast::Newest),
-            (AtLeast::Anything, Some(504), AtLeast::Anything),
-            (AtLeast::Newest, Some(410), AtLeast::Newest),
-        ] {
-            let said = format!("{asked:?} {status:?}");
-            assert_eq!(asked.after_refusal(status), expected, "{said}");
-        }
-    }
-}
