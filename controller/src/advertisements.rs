@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::advertisement::L2Advertisement;
-use config::crd::{EFFECTIVE, GROUP, L2AdvertisementStatus, VERSION};
+use config::crd::{EFFECTIVE, L2AdvertisementStatus};
 use config::name::PoolName;
 use config::pool::Origin;
 use config::refusal::{Kind, Refusal};
 use config::snapshot::Snapshot;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::conditions::{Wanted, accepted, conditions, refused, shorten};
+use crate::conditions::{self, Wanted, accepted, conditions, refused, shorten};
 
 /// Why an advertisement that is in force announces less than it says.
 #[expect(missing_docs, reason = "the messages say it")]
@@ -99,16 +99,7 @@ pub fn apply(
     let status = L2AdvertisementStatus {
         conditions: conditions(before, wanted, now),
     };
-    if known == Some(&status) {
-        return None;
-    }
-    let body = json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
-        "kind": "L2Advertisement",
-        "metadata": {"name": name},
-        "status": status,
-    });
-    Some((body, status))
+    conditions::apply(Kind::Advertisement, name, known, status)
 }
 
 #[cfg(test)]
@@ -118,6 +109,8 @@ mod tests {
     use config::declaration::{Group, Object, read};
     use config::node::Node;
     use config::snapshot::{Change, Dirty};
+
+    use serde_json::json;
 
     use super::*;
 

@@ -1,12 +1,14 @@
-//! Conditions of pools and advertisements.
+//! Statuses of pools and advertisements: their conditions, and how they are written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::crd::ACCEPTED;
+use config::crd::{ACCEPTED, GROUP, VERSION};
 use config::pool::Origin;
 use config::refusal::{Kind, Refusal};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// What a condition should say: type, status, reason, message.
 pub type Wanted = (&'static str, bool, &'static str, String);
@@ -69,6 +71,26 @@ pub fn refused(kind: Kind, refusals: &BTreeSet<Refusal>) -> BTreeMap<&str, Strin
     joined
         .map(|(name, texts)| (name, texts.join("; ")))
         .collect()
+}
+
+/// The body of the server-side apply that makes the status of an object of ours say what it should; none if it does
+/// already.
+pub fn apply<S: Serialize + PartialEq>(
+    kind: Kind,
+    name: &str,
+    known: Option<&S>,
+    status: S,
+) -> Option<(Value, S)> {
+    if known == Some(&status) {
+        return None;
+    }
+    let body = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": kind.to_string(),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    Some((body, status))
 }
 
 /// A message of a condition may have 32768 characters; nobody reads as many.

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::conflict::conflicts;
-use config::crd::{CONFLICTING, GROUP, HeldSpec, IPAddressPoolStatus, VERSION};
+use config::crd::{CONFLICTING, HeldSpec, IPAddressPoolStatus};
 use config::pool::{Origin, Pool};
 use config::refusal::{Kind, Refusal};
 use config::snapshot::Snapshot;
 use controller_allocator::status::PoolNumbers;
 use controller_allocator::{Allocator, Hold};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::conditions::{Wanted, accepted, conditions, refused, shorten};
+use crate::conditions::{self, Wanted, accepted, conditions, refused, shorten};
 
 /// What the status of one pool should say.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -110,16 +110,7 @@ pub fn apply(
         held: report.held.clone(),
         conditions: conditions(before, &report.conditions, now),
     };
-    if known == Some(&status) {
-        return None;
-    }
-    let body = json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
-        "kind": "IPAddressPool",
-        "metadata": {"name": name},
-        "status": status,
-    });
-    Some((body, status))
+    conditions::apply(Kind::Pool, name, known, status)
 }
 
 #[cfg(test)]
@@ -129,6 +120,8 @@ mod tests {
     use config::declaration::{Group, Object, read};
     use config::snapshot::{Change, Dirty};
     use controller_allocator::Context;
+
+    use serde_json::json;
 
     use super::*;
 
