@@ -3,32 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use netlink_packet_netfilter::NetfilterProtoFamily;
 use proxy::data_plane::{DataPlane, PlaneError, Sent};
 use proxy::moved::SendOn;
-use proxy::netfilter::Netfilter;
-use proxy::table::table_handle;
 use proxy_nftables::KernelError;
 use proxy_table::{ForwardingTable, TableChange};
 
 /// The nf_tables of this network namespace.
 #[derive(Debug)]
-pub(crate) struct Nftables {
-    plane: proxy_nftables::Nftables,
-    /// The handles of our tables when they were last settled, if they could be looked at.
-    settled: Option<Handles>,
-}
-
-type Handles = [Option<u64>; 2];
+pub(crate) struct Nftables(proxy_nftables::Nftables);
 
 impl Nftables {
     /// Opens them; nothing is changed.
     pub(crate) fn open() -> Result<Self, KernelError> {
-        let plane = proxy_nftables::Nftables::open()?;
-        Ok(Self {
-            plane,
-            settled: None,
-        })
+        proxy_nftables::Nftables::open().map(Self)
     }
 
     /// Removes everything of ours; whether there was anything.
@@ -58,9 +45,7 @@ impl SendOn for MovedVips {
 
 impl DataPlane for Nftables {
     fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError> {
-        let sent = sent(self.plane.settle(table))?;
-        self.settled = handles();
-        Ok(sent)
+        sent(self.0.settle(table))
     }
 
     fn update(
@@ -68,25 +53,12 @@ impl DataPlane for Nftables {
         table: &ForwardingTable,
         changes: &[TableChange],
     ) -> Result<Sent, PlaneError> {
-        sent(self.plane.update(table, changes))
+        sent(self.0.update(table, changes))
     }
 
     fn is_intact(&mut self) -> bool {
-        if self.plane.is_disturbed() {
-            return false;
-        }
-        let found = handles();
-        found.is_none() || self.settled.is_none() || found == self.settled
+        !self.0.is_disturbed()
     }
-}
-
-fn handles() -> Option<Handles> {
-    let mut netfilter = Netfilter::open().ok()?;
-    let mut handle = |family| table_handle(&mut netfilter, family, TABLE).ok();
-    Some([
-        handle(NetfilterProtoFamily::IPv4)?,
-        handle(NetfilterProtoFamily::IPv6)?,
-    ])
 }
 
 fn sent(anything: Result<bool, KernelError>) -> Result<Sent, PlaneError> {
@@ -95,6 +67,3 @@ fn sent(anything: Result<bool, KernelError>) -> Result<Sent, PlaneError> {
         Err(error) => Err(PlaneError(Box::new(error))),
     }
 }
-
-/// The name of our table in each family.
-const TABLE: &str = "foghorn";

@@ -166,6 +166,14 @@ impl Kernel {
             .is_some_and(|known| known.generation == generation))
     }
 
+    /// Whether our tables are those that the last call left, as far as their identity tells: a table made anew, or one with
+    /// other chains or sets, is noticed, and other elements are not. Unknown counts as yes.
+    pub(crate) fn has_known_tables(&mut self) -> bool {
+        let found = self.identities().ok();
+        let known = self.known.as_ref().map(|known| &known.tables);
+        found.is_none() || known.is_none() || found.as_ref() == known
+    }
+
     /// Removes everything of ours; whether there was anything.
     ///
     /// # Errors

@@ -90,7 +90,11 @@ impl Nftables {
     /// Whether somebody else has changed our tables since they were settled, or may have; only [`Self::settle`] ends it.
     pub fn is_disturbed(&mut self) -> bool {
         self.hear();
-        matches!(self.ears, Ears::Disturbed)
+        match self.ears {
+            Ears::Open(_) => false,
+            Ears::Disturbed => true,
+            Ears::Deaf => !self.kernel.has_known_tables(),
+        }
     }
 
     /// What the kernel holds: what was read early, if that is still so.

@@ -5,10 +5,11 @@ use std::os::fd::AsRawFd;
 
 use netlink_sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv};
 
-use super::socket::{Message, messages};
+use super::socket::{Message, messages, widen_receive_buffer};
 use crate::netlink::attribute::find_text;
+use crate::netlink::message::SUBSYSTEM;
 use crate::program::schema::TABLE;
 
 /// Hears every change of nf_tables in this network namespace.
@@ -37,8 +38,7 @@ impl Listener {
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = NetlinkSocket::new(NETLINK_NETFILTER)?;
         socket.bind(&SocketAddr::new(0, 0))?;
-        // What one of our changes makes the kernel say has room, where that is allowed.
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+        widen_receive_buffer(&socket);
         socket.add_membership(GROUP)?;
         Ok(Self {
             socket,
@@ -73,19 +73,15 @@ fn tells_foreign_change(octets: &[u8], own: u32) -> bool {
 
 /// In every message about nf_tables but that of a new generation, the first attribute names the table.
 fn is_about_our_table(message: &Message<'_>) -> bool {
-    let [subsystem, kind] = message.kind.to_be_bytes();
-    subsystem == SUBSYSTEM
-        && kind != NEW_GENERATION
+    message.kind >> 8 == SUBSYSTEM
+        && message.kind != SUBSYSTEM << 8 | NEW_GENERATION
         && find_text(message.attributes(), 1) == Some(TABLE)
 }
 
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const GROUP: u32 = 7;
-/// `NFNL_SUBSYS_NFTABLES`.
-const SUBSYSTEM: u8 = 10;
 /// `NFT_MSG_NEWGEN` (linux/netfilter/nf_tables.h).
-const NEW_GENERATION: u8 = 15;
+const NEW_GENERATION: u16 = 15;
 
 #[cfg(test)]
 mod tests {
@@ -93,7 +89,7 @@ mod tests {
 
     /// A message as the kernel sends it: `nlmsghdr`, `nfgenmsg`, and the first attribute, which is a text.
     fn message(kind: u8, port: u32, text: &[u8; 8]) -> Vec<u8> {
-        let mut octets = vec![32, 0, 0, 0, kind, SUBSYSTEM, 0, 0, 0, 0, 0, 0];
+        let mut octets = vec![32, 0, 0, 0, kind, 10, 0, 0, 0, 0, 0, 0];
         octets.extend(port.to_ne_bytes());
         octets.extend([2, 0, 0, 0, 12, 0, 1, 0]);
         octets.extend(text);
@@ -103,40 +99,21 @@ mod tests {
     #[test]
     fn only_changes_of_our_table_by_others_count() {
         const NEW_ELEMENT: u8 = 12;
-        for (what, octets, expected) in [
-            (
-                "another's element",
-                message(NEW_ELEMENT, 7, b"foghorn\0"),
-                true,
-            ),
-            (
-                "our own element",
-                message(NEW_ELEMENT, 5, b"foghorn\0"),
-                false,
-            ),
-            (
-                "another table",
-                message(NEW_ELEMENT, 7, b"foghorm\0"),
-                false,
-            ),
-            (
-                "a generation",
-                message(NEW_GENERATION, 7, b"foghorn\0"),
-                false,
-            ),
-            ("nothing", Vec::new(), false),
-            (
-                "half a message",
-                message(NEW_ELEMENT, 7, b"foghorn\0")[..20].to_vec(),
-                false,
-            ),
+        const GENERATION: u8 = 15;
+        for (what, kind, port, table, expected) in [
+            ("another's element", NEW_ELEMENT, 7, b"foghorn\0", true),
+            ("our own element", NEW_ELEMENT, 5, b"foghorn\0", false),
+            ("another table", NEW_ELEMENT, 7, b"foghorm\0", false),
+            ("a generation", GENERATION, 7, b"foghorn\0", false),
         ] {
+            let octets = message(kind, port, table);
             assert_eq!(tells_foreign_change(&octets, 5), expected, "{what}");
         }
-        let both = [
-            message(NEW_ELEMENT, 5, b"foghorn\0"),
-            message(NEW_ELEMENT, 7, b"foghorn\0"),
-        ];
+        let theirs = message(NEW_ELEMENT, 7, b"foghorn\0");
+        let both = [message(NEW_ELEMENT, 5, b"foghorn\0"), theirs.clone()];
         assert!(tells_foreign_change(&both.concat(), 5));
+        for cut in [0, 20] {
+            assert!(!tells_foreign_change(&theirs[..cut], 5), "{cut} octets");
+        }
     }
 }

@@ -67,9 +67,7 @@ impl Socket {
         if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
             let _ = setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER);
         }
-        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
-        }
+        widen_receive_buffer(&socket);
         Ok(Self {
             socket,
             sequence: 0,
@@ -209,6 +207,13 @@ impl Socket {
     }
 }
 
+/// Room for what the kernel says at once: more than the limit of the system, where that is allowed.
+pub(super) fn widen_receive_buffer(socket: &NetlinkSocket) {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+}
+
 fn refused(message: &Message<'_>, code: i32, subjects: &[Subject]) -> SocketError {
     let errno = Errno::from_raw(-code);
     if errno == Errno::ERESTART {
@@ -258,33 +263,16 @@ impl<'a> Message<'a> {
 
 pub(super) fn messages(mut octets: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
-        let [
-            l0,
-            l1,
-            l2,
-            l3,
-            k0,
-            k1,
-            f0,
-            f1,
-            s0,
-            s1,
-            s2,
-            s3,
-            p0,
-            p1,
-            p2,
-            p3,
-            ..,
-        ] = *octets.first_chunk::<HEADER>()?;
-        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+        let (fields, _) = octets.first_chunk::<HEADER>()?.as_chunks::<4>();
+        let [length, [k0, k1, f0, f1], sequence, port] = *fields.first_chunk()?;
+        let length = usize::try_from(u32::from_ne_bytes(length)).ok()?;
         let content = octets.get(HEADER..length)?;
         octets = octets.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(Message {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            port: u32::from_ne_bytes([p0, p1, p2, p3]),
+            sequence: u32::from_ne_bytes(sequence),
+            port: u32::from_ne_bytes(port),
             content,
         })
     })

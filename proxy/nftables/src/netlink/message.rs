@@ -440,7 +440,7 @@ fn write_header(
 }
 
 /// `NFNL_SUBSYS_NFTABLES`.
-const SUBSYSTEM: u16 = 10;
+pub(crate) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const NEW_TABLE: u16 = 0;
