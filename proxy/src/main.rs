@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use axum::Router;
 use clap::Parser as _;
+use config_runtime::arguments::CommonArguments;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
 use config_runtime::telemetry::{self, Chain};
@@ -71,15 +72,6 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     if arguments.conntrack_tcp_be_liberal {
         sysctl::ensure_all(&[sysctl::BE_LIBERAL]);
     }
-    let client = client::connect(&arguments.common, "proxy").await?;
-    let interest = Interest {
-        services: true,
-        endpoint_slices: true,
-        nodes: true,
-        service_cidrs: true,
-        ..Interest::default()
-    };
-    let source = Source::start(Some(client), &[], interest);
     let status = Arc::new(Status::default());
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -99,7 +91,11 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let watching = machine::watch_addresses(told_addresses);
     supervisor.spawn_server("addresses", until(closing.clone(), watching));
     let (told_said, said) = watch::channel(Said::default());
-    let hearing = hear_speaker(arguments.speaker_socket, told_said, status.healthy());
+    let hearing = hear_speaker(
+        arguments.speaker_socket.clone(),
+        told_said,
+        status.healthy(),
+    );
     supervisor.spawn_server("speaker socket", until(closing.clone(), hearing));
     let (checks, notices) = mpsc::unbounded_channel();
     let answering = health_check::serve(notices, Arc::clone(&status));
@@ -114,7 +110,6 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let plane = Nftables::open().context("failed to open a socket to nftables")?;
     let context = Arc::new(NodeContext::new(settings.node_name.clone()));
     let sync = Sync {
-        source,
         settings,
         addresses,
         said,
@@ -125,8 +120,41 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
         status,
         metrics,
     };
-    supervisor.spawn("sync", sync.run(supervisor.stopping()));
+    let stopping = supervisor.stopping();
+    let syncing = move || watch_and_sync(arguments.common, sync, stopping);
+    supervisor.spawn("sync", on_own_thread(syncing));
     Ok(supervisor.run().await)
+}
+
+/// From the octets of the API server to the batch for the kernel.
+async fn watch_and_sync(
+    arguments: CommonArguments,
+    sync: Sync<Nftables>,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    let client = client::connect(&arguments, "proxy").await?;
+    let interest = Interest {
+        services: true,
+        endpoint_slices: true,
+        nodes: true,
+        service_cidrs: true,
+        ..Interest::default()
+    };
+    let source = Source::start(Some(client), &[], interest);
+    sync.run(source, stopping).await
+}
+
+/// Runs a task and whatever it spawns on one thread that is nobody else's. From the event of a watch to the batch for the
+/// kernel no thread has to wake another, which would cost more than the work does; and who answers probes need not wait
+/// for the kernel.
+async fn on_own_thread<F>(begin: impl FnOnce() -> F + Send + 'static) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    tokio::task::spawn_blocking(move || runtime.block_on(begin())).await?
 }
 
 /// Listens to the speaker, also where another proxy does so at first, as one that is about to be replaced.
@@ -234,7 +262,7 @@ async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> an
     Ok(())
 }
 
-/// The loop, and what answers for it.
-const WORKER_THREADS: usize = 2;
+/// For everything but the way from the API server to the kernel.
+const WORKER_THREADS: usize = 1;
 const TICK: Duration = Duration::from_secs(1);
 const LISTEN_RETRY: Duration = Duration::from_secs(5);

@@ -1,6 +1,7 @@
 //! The loop: changes in, jobs out, one at a time; what arrives during one is the next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use config::name::{NodeName, ServiceKey};
 use config::snapshot::Snapshot;
 use config_runtime::source::{Source, Update};
 use config_runtime::telemetry::Chain;
+use futures::future::Either;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::conntrack::Cleaner;
@@ -29,8 +31,6 @@ use crate::work::{Done, Job, Worker};
 /// Everything that the loop hears, and everybody whom it tells.
 #[derive(Debug)]
 pub struct Sync<P> {
-    /// What the cluster says.
-    pub source: Source,
     /// What was asked for.
     pub settings: Settings,
     /// The machine's addresses.
@@ -52,10 +52,12 @@ pub struct Sync<P> {
 }
 
 impl<P: DataPlane> Sync<P> {
-    /// Syncs until `stop`. Nothing reaches the kernel before everything is known, and the rules stay when it ends.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Syncs with what the cluster says until `stop`. Nothing reaches the kernel before everything is known, and the rules
+    /// stay when it ends.
+    ///
+    /// Small jobs are done in place, so its thread should be nobody else's.
+    pub async fn run(self, mut source: Source, stop: CancellationToken) -> anyhow::Result<()> {
         let Self {
-            mut source,
             settings,
             mut addresses,
             mut said,
@@ -93,8 +95,8 @@ impl<P: DataPlane> Sync<P> {
         let mut workplace = Workplace::Idle(worker);
         let mut goals_touched = true;
         let mut failures = Failures::default();
-        let mut audit = Instant::now() + AUDIT_INTERVAL;
-        let mut look = Instant::now() + LOOK_INTERVAL;
+        let mut audit = every(AUDIT_INTERVAL);
+        let mut look = every(LOOK_INTERVAL);
         loop {
             workplace = match workplace {
                 Workplace::Idle(worker) if failures.may_try() => {
@@ -142,14 +144,12 @@ impl<P: DataPlane> Sync<P> {
                     }
                 }
                 () = failures.wait() => failures.let_try(),
-                () = tokio::time::sleep_until(audit) => {
-                    audit = Instant::now() + AUDIT_INTERVAL;
+                _ = audit.tick() => {
                     pending.handle_audit(source.snapshot());
                 }
-                () = tokio::time::sleep_until(look) => {
-                    look = Instant::now() + LOOK_INTERVAL;
+                _ = look.tick() => {
                     if let Workplace::Idle(worker) = &mut workplace
-                        && !tokio::task::block_in_place(|| worker.look())
+                        && !worker.look()
                     {
                         tracing::warn!("Somebody else changed or removed our rules: reading them back");
                         reports.metrics.drifts.inc();
@@ -166,11 +166,14 @@ impl<P: DataPlane> Sync<P> {
     }
 }
 
-/// A worker at rest, or one that works on a thread that may block.
+/// A worker at rest, or one that works: at once if the job is brief, else on a thread that may block.
 enum Workplace<P> {
     Idle(Worker<P>),
-    Busy(Begun, JoinHandle<(Worker<P>, Done)>),
+    Busy(Begun, Working<P>),
 }
+
+type Ended<P> = Box<(Worker<P>, Done)>;
+type Working<P> = Either<Ready<Result<Ended<P>, JoinError>>, JoinHandle<Ended<P>>>;
 
 /// A job that was begun.
 #[derive(Clone, Debug)]
@@ -189,11 +192,17 @@ impl<P: DataPlane> Workplace<P> {
             context_addresses: context.map(|context| context.node_port_addresses.clone()),
             triggers: reports.triggers(&job),
         };
+        let is_brief = job.is_brief();
         let work = move || {
             let done = worker.run(job);
-            (worker, done)
+            Box::new((worker, done))
         };
-        Self::Busy(begun, tokio::task::spawn_blocking(work))
+        let working = if is_brief {
+            Either::Left(ready(Ok(work())))
+        } else {
+            Either::Right(tokio::task::spawn_blocking(work))
+        };
+        Self::Busy(begun, working)
     }
 
     /// Waits until the job is done; for ever if there is none.
@@ -201,7 +210,10 @@ impl<P: DataPlane> Workplace<P> {
         match self {
             Self::Idle(_) => std::future::pending().await,
             Self::Busy(begun, working) => match working.await {
-                Ok((worker, done)) => (worker, begun.clone(), done),
+                Ok(ended) => {
+                    let (worker, done) = *ended;
+                    (worker, begun.clone(), done)
+                }
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     // The runtime is shutting down.
@@ -364,6 +376,13 @@ impl Reports {
             tracing::error!("Health checks are not answered any more");
         }
     }
+}
+
+/// The first time after one interval.
+fn every(interval: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 fn seconds_now() -> f64 {

@@ -37,6 +37,13 @@ pub struct Job {
     pub settle: bool,
 }
 
+impl Job {
+    /// Whether it takes no longer than waking another thread for it would be worth: a few milliseconds at most.
+    pub fn is_brief(&self) -> bool {
+        self.context.is_none() && !self.settle && self.services.len() <= BRIEF_SERVICES
+    }
+}
+
 /// What was done.
 #[derive(Debug)]
 pub struct Done {
@@ -223,3 +230,5 @@ fn touched(before: &ServiceTable, after: &ServiceTable) -> BTreeSet<FrontendKey>
         .copied()
         .collect()
 }
+
+const BRIEF_SERVICES: usize = 32;

@@ -307,4 +307,4 @@ const SMALLEST_BUFFER: usize = 128 << 10;
 /// What the kernel keeps of the buffer for itself.
 const SPARE: usize = 4 << 10;
 /// Octets of a batch; longer ones hold the kernel's lock for long.
-const LONGEST_BATCH: usize = 16 << 20;
+const LONGEST_BATCH: usize = 2 << 20;

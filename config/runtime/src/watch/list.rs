@@ -1,6 +1,6 @@
 //! One list of everything of a kind, from the API server's cache if that will do.
 
-use futures::{AsyncReadExt as _, pin_mut};
+use futures::AsyncReadExt as _;
 use kube::Client;
 use kube::core::{ListMeta, Request};
 use serde::Deserialize;
@@ -13,7 +13,8 @@ use super::next::AtLeast;
 pub(super) struct List<R> {
     body: R,
     items: Items,
-    buffer: Vec<u8>,
+    /// What was read last.
+    piece: Vec<u8>,
 }
 
 /// Everything but the items.
@@ -36,27 +37,39 @@ pub(super) async fn list(
     Ok(List {
         body,
         items: Items::default(),
-        buffer: vec![0; PIECE],
+        piece: Vec::new(),
     })
 }
 
 impl<R: futures::AsyncRead + Unpin> List<R> {
     /// The next few objects; none at the end. One that cannot be read is an error of the whole list.
-    pub(super) async fn next<K: DeserializeOwned>(&mut self) -> kube::Result<Option<Vec<K>>> {
-        let body = &mut self.body;
-        pin_mut!(body);
-        let length = body
-            .read(&mut self.buffer)
-            .await
-            .map_err(kube::Error::ReadEvents)?;
+    pub(super) async fn next<K>(&mut self) -> kube::Result<Option<Vec<K>>>
+    where
+        K: DeserializeOwned + Send + 'static,
+    {
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(PIECE, 0);
+        let read = self.body.read(&mut piece).await;
+        let length = read.map_err(kube::Error::ReadEvents)?;
         if length == 0 {
             return Ok(None);
         }
-        let mut objects = Vec::new();
-        let octets = self.buffer.get(..length).unwrap_or_default();
-        self.items
-            .take(octets, |item| objects.push(serde_json::from_slice(item)));
-        let objects: Result<Vec<K>, _> = objects.into_iter().collect();
+        piece.truncate(length);
+        let mut items = std::mem::take(&mut self.items);
+        let parse = move || {
+            let objects = parse(&mut items, &piece);
+            (piece, items, objects)
+        };
+        let (piece, items, objects) = if length < LONG_PIECE {
+            parse()
+        } else {
+            // Long lists of several kinds come at the same time, and this thread may be the only one of its runtime.
+            tokio::task::spawn_blocking(parse)
+                .await
+                .map_err(|error| kube::Error::Service(error.into()))?
+        };
+        self.piece = piece;
+        self.items = items;
         objects.map(Some).map_err(kube::Error::SerdeError)
     }
 
@@ -68,4 +81,13 @@ impl<R: futures::AsyncRead + Unpin> List<R> {
     }
 }
 
+/// The objects that end in this piece of the list.
+fn parse<K: DeserializeOwned>(items: &mut Items, piece: &[u8]) -> serde_json::Result<Vec<K>> {
+    let mut objects = Vec::new();
+    items.take(piece, |item| objects.push(serde_json::from_slice(item)));
+    objects.into_iter().collect()
+}
+
 const PIECE: usize = 64 << 10;
+/// Octets whose parsing takes longer than to wake another thread for it.
+const LONG_PIECE: usize = 4 << 10;
