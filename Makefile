@@ -56,6 +56,10 @@ test-unit: prerequisites ## Unit tests and laws: no special rights
 # With the flags of the build: what is compiled already serves here too.
 	$(TIMED) "Unit tests of the lab's Kubernetes" env CGO_ENABLED=0 go -C e2e/kubernetes test -trimpath ./internal/...
 
+.PHONY: test-laws
+test-laws: prerequisites ## Each law fails on the faults that are planted for it
+	$(TIMED) 'Planted faults' tools/planted-faults
+
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
 	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --lib --bins --tests -- --ignored --test-threads 1

@@ -426,6 +426,37 @@ fn no_double_use(model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The Services that may lose what they have by what they say themselves: they ask for something else, or share what they
+/// have on other terms. One that changes anything else, and has its addresses alone, keeps them.
+fn asking_otherwise(model: &Model, before: &Holdings, claims: &[Claim]) -> BTreeSet<ServiceKey> {
+    let asks_the_same = |new: &Claim| {
+        let mut same = claims.iter().filter(|claim| claim.service == new.service);
+        let old = model.claims.get(&new.service);
+        same.all(|new| {
+            old.is_some_and(|old| {
+                old.uid == new.uid
+                    && old.families == new.families
+                    && old.policy == new.policy
+                    && old.requests.addresses == new.requests.addresses
+                    && old.requests.pool == new.requests.pool
+            })
+        })
+    };
+    let is_alone = |service: &ServiceKey| {
+        let mut others = before.iter().filter(|(other, _)| *other != service);
+        let held = before.get(service);
+        others.all(|(_, theirs)| {
+            !theirs
+                .iter()
+                .any(|it| held.is_some_and(|held| held.contains(it)))
+        })
+    };
+    let otherwise = claims
+        .iter()
+        .filter(|claim| !asks_the_same(claim) || !is_alone(&claim.service));
+    otherwise.map(|claim| claim.service.clone()).collect()
+}
+
 /// Whoever has all it asked for keeps it, whatever happens to others.
 fn nobody_moves(
     model: &Model,
@@ -565,6 +596,17 @@ fn every_refusal_is_true(model: &Model) -> Result<(), TestCaseError> {
 /// Whatever was given may be given.
 fn every_gift_is_allowed(model: &Model, before: &Holdings) -> Result<(), TestCaseError> {
     for (service, claim) in &model.claims {
+        let decision = model.decision(service);
+        let had_nothing = before.get(service).is_none_or(Vec::is_empty) && claim.held.is_empty();
+        if claim.policy == FamilyPolicy::RequireDualStack
+            && had_nothing
+            && decision.rejection.is_some()
+        {
+            prop_assert!(
+                decision.granted.is_empty(),
+                "{service} requires two families and was given one"
+            );
+        }
         for address in model.decision(service).addresses() {
             let had = before
                 .get(service)
@@ -627,8 +669,8 @@ proptest! {
             let complete = model.claims.keys().filter(|service| model.decision(service).is_complete());
             let complete: BTreeSet<ServiceKey> = complete.cloned().collect();
             let touched: BTreeSet<ServiceKey> = match &event {
-                Event::Claim(claim) => [claim.service.clone()].into(),
-                Event::Claims(claims) => claims.iter().map(|claim| claim.service.clone()).collect(),
+                Event::Claim(claim) => asking_otherwise(&model, &before, std::slice::from_ref(claim)),
+                Event::Claims(claims) => asking_otherwise(&model, &before, claims),
                 Event::Withdraw(service) | Event::Delete(service) => [service.clone()].into(),
                 Event::Restart | Event::Pass(_) => BTreeSet::new(),
                 // A pool may reassign, and a pool that was asked for may change: those who asked for nothing stay.
