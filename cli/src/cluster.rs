@@ -225,10 +225,22 @@ impl Cluster {
         }
     }
 
+    /// What the addresses of all Services depend on beside the Services that are served.
+    pub fn context(&self, classes: &Classes) -> Context {
+        let others: Vec<_> = self
+            .snapshot
+            .services()
+            .map(|service| (&service.key, Claim::of_other(service, classes)))
+            .collect();
+        let others = others.iter();
+        Context::of(&self.snapshot)
+            .beside(others.map(|(service, addresses)| (*service, addresses.as_slice())))
+    }
+
     /// What a controller decides that starts on what the cluster says: the one there is has decided the same, or will.
     pub fn decide(&self, classes: &Classes) -> Allocator {
         let mut allocator = Allocator::default();
-        allocator.configure(Context::of(&self.snapshot));
+        allocator.configure(self.context(classes));
         for service in self.snapshot.services() {
             if let Some(claim) = Claim::of(service, classes) {
                 allocator.claim(claim);

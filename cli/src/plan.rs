@@ -9,7 +9,7 @@ use config::declaration::Object;
 use config::file;
 use config::name::ServiceKey;
 use config::snapshot::Dirty;
-use controller_allocator::{Classes, Context, Decision};
+use controller_allocator::{Classes, Decision};
 use serde::Serialize;
 
 use crate::cluster::Cluster;
@@ -99,7 +99,7 @@ pub fn plan(cluster: &Cluster, files: &[File], prune: bool, classes: &Classes) -
         gaps: cluster.gaps.clone(),
     };
     apply(&mut next, files, prune, &mut plan);
-    allocator.configure(Context::of(&next.snapshot));
+    allocator.configure(next.context(classes));
     allocator.settle();
     for (service, decision) in allocator.decisions() {
         let written = cluster.snapshot.service(service);

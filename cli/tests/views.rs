@@ -32,7 +32,7 @@ fn status_shows_what_is_wrong_first() {
 2 problems:
   ! IPAddressPool wrong: spec.addresses[0]: 192.0.2.9-192.0.2.7 runs backwards
     to do: swap the two addresses
-  ! default/api: no address: asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of nodes
+  ! default/api: no address: asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of others
     to do: add a range to a pool, or delete a Service that needs no address
 
 Controller  controller-a leads (Lease foghorn-system/foghorn-controller, renewed 6s ago)
@@ -139,12 +139,12 @@ What it asks for
   it wants IPv4 (SingleStack)
 
 What it lacks
-  asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of nodes
+  asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of others
   to do: add a range to a pool, or delete a Service that needs no address
 
 What each pool says
   - lab (IPv4): serves only Services that ask for it (autoAssign: false)
-  - lan (IPv4): has no free IPv4 address: 1 of 2 in use, 1 reserved or of nodes
+  - lan (IPv4): has no free IPv4 address: 1 of 2 in use, 1 reserved or of others
 
 Who announces it
   no endpoint is known: as long as there is none, no node announces
@@ -244,7 +244,7 @@ Of 2 Services 1 would change addresses, 1 would lack something.
 The cluster has all of it already.
 
 SERVICE      WOULD  NOW  THEN  WHY
-default/api  lacks  -    -     as now: asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of nodes. To do: add a range to a pool, or delete a Service that needs no address
+default/api  lacks  -    -     as now: asked for an IPv4 address: pool lab serves only Services that ask for it (autoAssign: false); pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of others. To do: add a range to a pool, or delete a Service that needs no address
 
 Of 2 Services 1 would lack something, 1 would keep what they have.
 ",

@@ -4,7 +4,8 @@ mod observing;
 mod telling;
 mod writing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use config::name::ServiceKey;
@@ -83,6 +84,9 @@ struct Reign<'a> {
     listed: bool,
     watch_failing: bool,
     allocator: Allocator,
+    /// The addresses of Services that are of other classes.
+    others: BTreeMap<ServiceKey, Vec<IpAddr>>,
+    others_touched: bool,
     /// The Services that are ours, or were.
     book: HashMap<ServiceKey, Observed>,
     writes: Writes,
@@ -121,6 +125,8 @@ impl<'a> Reign<'a> {
             listed: false,
             watch_failing: false,
             allocator: Allocator::default(),
+            others: BTreeMap::new(),
+            others_touched: false,
             book: HashMap::new(),
             writes: Writes::default(),
             contention: Contention::default(),
@@ -190,8 +196,11 @@ impl<'a> Reign<'a> {
     }
 
     fn configure(&mut self) {
-        self.allocator
-            .configure(Context::of(self.replica.source.snapshot()));
+        self.others_touched = false;
+        let others = self.others.iter();
+        let others = others.map(|(service, addresses)| (service, addresses.as_slice()));
+        let context = Context::of(self.replica.source.snapshot());
+        self.allocator.configure(context.beside(others));
     }
 
     /// Ends the holds whose time is over.
@@ -210,6 +219,9 @@ impl<'a> Reign<'a> {
             return;
         }
         let begin = Instant::now();
+        if self.others_touched {
+            self.configure();
+        }
         self.tell_time();
         let holds = self.holds.take().into_iter().flatten();
         holds.for_each(|hold| self.allocator.restore(hold));

@@ -117,6 +117,16 @@ impl Claim {
         })
     }
 
+    /// The addresses of a Service of type LoadBalancer that is of another class, as its status says: nobody else gets them.
+    pub fn of_other(service: &Service, classes: &Classes) -> Vec<IpAddr> {
+        let is_balancer = service.kind == ServiceKind::LoadBalancer;
+        if is_balancer && !classes.serve(service.load_balancer_class.as_deref()) {
+            held(service)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Whether the other claim asks for the same, whatever its status says.
     pub(crate) fn asks_the_same(&self, other: &Self) -> bool {
         let Self {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::name::{NodeName, PoolName};
+use config::name::{NodeName, PoolName, ServiceKey};
 use config::pool::Pool;
 use config::selector::Labels;
 use config::snapshot::Snapshot;
 
-/// Pools, namespaces and the addresses of the nodes.
+/// Pools, namespaces, and the addresses that others have.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Context {
     /// Pools, by name.
@@ -18,6 +18,8 @@ pub struct Context {
     pub namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
     /// The nodes' own addresses, which no Service gets.
     pub nodes: BTreeMap<IpAddr, NodeName>,
+    /// Addresses in our pools that Services of other classes have, as their statuses say.
+    pub others: BTreeMap<IpAddr, ServiceKey>,
 }
 
 impl Context {
@@ -31,6 +33,28 @@ impl Context {
             pools: snapshot.pools().clone(),
             namespaces: snapshot.namespaces().clone(),
             nodes: nodes.collect(),
+            others: BTreeMap::new(),
         }
+    }
+
+    /// The same beside Services of other classes with their addresses; those that are in no pool do not matter.
+    pub fn beside<'a>(
+        mut self,
+        others: impl IntoIterator<Item = (&'a ServiceKey, &'a [IpAddr])>,
+    ) -> Self {
+        for (service, addresses) in others {
+            for &address in addresses {
+                if self.pools.values().any(|pool| pool.contains(address)) {
+                    let first = self
+                        .others
+                        .entry(address)
+                        .or_insert_with(|| service.clone());
+                    if *service < *first {
+                        first.clone_from(service);
+                    }
+                }
+            }
+        }
+        self
     }
 }

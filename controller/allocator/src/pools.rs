@@ -29,7 +29,7 @@ pub struct FamilyUsage {
     pub total: u128,
     /// Addresses that Services hold.
     pub assigned: u128,
-    /// Addresses that are reserved and not held, or that nodes have.
+    /// Addresses that are reserved and not held, or that nodes or Services of other classes have.
     pub set_aside: u128,
     /// Addresses that are held for deleted Services, and that nobody has.
     pub on_hold: u128,
@@ -73,6 +73,7 @@ struct Counts {
 #[derive(Clone, Debug, Default)]
 struct SetAside {
     node: Option<NodeName>,
+    other: Option<ServiceKey>,
     reserved: Vec<(PoolName, ServiceKey)>,
 }
 
@@ -84,6 +85,9 @@ impl Pools {
         let mut set_aside: BTreeMap<IpAddr, SetAside> = BTreeMap::new();
         for (&address, node) in &context.nodes {
             set_aside.entry(address).or_default().node = Some(node.clone());
+        }
+        for (&address, service) in &context.others {
+            set_aside.entry(address).or_default().other = Some(service.clone());
         }
         for pool in &pools {
             for reservation in &pool.reservations {
@@ -242,6 +246,11 @@ impl Pools {
     /// The node that has `address`.
     pub(crate) fn node(&self, address: IpAddr) -> Option<&NodeName> {
         self.set_aside.get(&address)?.node.as_ref()
+    }
+
+    /// The Service of another class that has `address`.
+    pub(crate) fn other(&self, address: IpAddr) -> Option<&ServiceKey> {
+        self.set_aside.get(&address)?.other.as_ref()
     }
 
     /// The pool and the Service that `address` is reserved in and for, if `service` is not one of those it is for.

@@ -60,7 +60,7 @@ pub enum Obstacle {
         family: IpFamily,
         in_use: u128,
         total: u128,
-        /// Free ones that are reserved for other Services or are addresses of nodes.
+        /// Free ones that are reserved for other Services, or that nodes or Services of other classes have.
         set_aside: u128,
         /// Free ones that are held for deleted Services.
         on_hold: u128,
@@ -97,6 +97,8 @@ pub enum Obstacle {
     WrongFamily { address: IpAddr },
     #[error("{address} is the address of node {node}")]
     NodeAddress { address: IpAddr, node: NodeName },
+    #[error("{address} is in use by {by}, whose spec.loadBalancerClass is another")]
+    OtherClass { address: IpAddr, by: ServiceKey },
     #[error("{address} is reserved for {service} in pool {pool}")]
     Reserved {
         address: IpAddr,
@@ -122,7 +124,7 @@ pub enum Obstacle {
 fn also(set_aside: u128, on_hold: u128) -> String {
     let mut text = String::new();
     if set_aside > 0 {
-        text.push_str(&format!(", {set_aside} reserved or of nodes"));
+        text.push_str(&format!(", {set_aside} reserved or of others"));
     }
     if on_hold > 0 {
         text.push_str(&format!(", {on_hold} held for deleted Services"));
@@ -185,7 +187,7 @@ impl Obstacle {
             Self::WrongFamily { .. } => "WrongFamily",
             Self::NodeAddress { .. } => "NodeAddress",
             Self::Reserved { .. } => "Reserved",
-            Self::InUse { .. } => "InUse",
+            Self::InUse { .. } | Self::OtherClass { .. } => "InUse",
             Self::OtherFamilyMissing => "OtherFamilyMissing",
             Self::Request(_) => "RequestUnreadable",
             Self::NoFamilies => "NoFamilies",
@@ -212,7 +214,9 @@ impl Obstacle {
             Self::OutsidePools { .. } => "ask for an address of a pool, or add it to one",
             Self::OutsidePool { .. } => "ask for an address of that pool, or for another pool",
             Self::WrongFamily { .. } => "change the address, or the Service's ipFamilies",
-            Self::NodeAddress { .. } => "choose another one, and take it out of the pool",
+            Self::NodeAddress { .. } | Self::OtherClass { .. } => {
+                "choose another one, and take it out of the pool"
+            }
             Self::Reserved { .. } => "choose another one, or change the reservation",
             Self::InUse { .. } => {
                 "choose another one, or let both share it (annotation allow-shared-ip)"
@@ -234,6 +238,7 @@ impl Obstacle {
             Self::Reserved { .. }
             | Self::OnHold { .. }
             | Self::InUse { .. }
+            | Self::OtherClass { .. }
             | Self::NodeAddress { .. } => 7,
             Self::WrongFamily { .. } | Self::Request(_) => 8,
         }

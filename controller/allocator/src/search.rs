@@ -426,12 +426,16 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Why an address is not for this Service, whatever the pools say: it is a node's, reserved, or held for another.
+    /// Why an address is not for this Service, whatever the pools say: somebody else has it, or it is kept for another.
     fn obstacle_of_address(&self, address: IpAddr) -> Option<Obstacle> {
         let node = self.pools.node(address).map(|node| Obstacle::NodeAddress {
             address,
             node: node.clone(),
         });
+        let other_class = || {
+            let by = self.pools.other(address)?.clone();
+            Some(Obstacle::OtherClass { address, by })
+        };
         let service = &self.claim.service;
         let reserved = || {
             let (pool, service) = self.pools.reserved_for_other(address, service)?;
@@ -449,7 +453,7 @@ impl<'a> Search<'a> {
                 until: hold.until,
             })
         };
-        node.or_else(reserved).or_else(on_hold)
+        node.or_else(other_class).or_else(reserved).or_else(on_hold)
     }
 
     fn conflict(&self, address: IpAddr) -> Option<Obstacle> {
@@ -539,7 +543,7 @@ impl<'a> Search<'a> {
     fn must_move(&self, address: IpAddr) -> bool {
         let reassign = |entry: &&PoolEntry| entry.pool.on_in_use == OnInUse::Reassign;
         match self.although(address) {
-            None | Some(Obstacle::NodeAddress { .. }) => false,
+            None | Some(Obstacle::NodeAddress { .. } | Obstacle::OtherClass { .. }) => false,
             Some(Obstacle::OutsidePools { .. }) => {
                 let candidates = self.candidates(&[]);
                 !candidates.is_empty() && candidates.iter().all(reassign)

@@ -27,6 +27,8 @@ enum Event {
     Pass(i64),
     /// Several at once, decided in one settle.
     Claims(Vec<Claim>),
+    /// A Service changes its ports, and at once another one comes whose status says that it has the same addresses.
+    Contest(ServiceKey),
     Configure(Context),
     /// Begins afresh from the statuses.
     Restart,
@@ -162,11 +164,16 @@ fn any_context() -> impl Strategy<Value = Context> {
         prop::option::weighted(0.6, any_pool("q")),
         prop::option::weighted(0.4, any_pool("r")),
     );
-    (pools, prop::option::weighted(0.3, any_address())).prop_map(|((p, q, r), node)| {
+    let taken = (
+        prop::option::weighted(0.3, any_address()),
+        prop::option::weighted(0.3, any_address()),
+    );
+    (pools, taken).prop_map(|((p, q, r), (node, other))| {
         let mut made = context([p, q, r].into_iter().flatten().collect());
         made.nodes
             .extend(node.map(|address| (address, "node-1".into())));
-        made
+        let other = other.as_slice();
+        made.beside([(&key("c/other"), other)])
     })
 }
 
@@ -174,6 +181,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => any_claim().prop_map(Event::Claim),
         2 => prop::collection::vec(any_claim(), 2..4).prop_map(Event::Claims),
+        1 => prop::sample::select(SERVICES).prop_map(|service| Event::Contest(key(service))),
         1 => prop::sample::select(SERVICES).prop_map(|service| Event::Withdraw(key(service))),
         2 => prop::sample::select(SERVICES).prop_map(|service| Event::Delete(key(service))),
         1 => (1_i64..12).prop_map(Event::Pass),
@@ -200,6 +208,11 @@ impl Model {
         match event {
             Event::Claim(claim) => self.claim(claim),
             Event::Claims(claims) => claims.into_iter().for_each(|claim| self.claim(claim)),
+            Event::Contest(service) => {
+                for claim in self.contest(&service) {
+                    self.claim(claim);
+                }
+            }
             Event::Withdraw(service) => {
                 self.claims.remove(&service);
                 self.allocator.withdraw(&service);
@@ -263,6 +276,30 @@ impl Model {
         }
         self.claims.insert(claim.service.clone(), claim.clone());
         self.allocator.claim(claim);
+    }
+
+    /// What the two Services of a contest claim.
+    fn contest(&self, service: &ServiceKey) -> Vec<Claim> {
+        let Some(known) = self.claims.get(service) else {
+            return Vec::new();
+        };
+        let mut changed = known.clone();
+        let mut terms = (*changed.terms).clone();
+        let port = if terms
+            .ports
+            .contains(&(Protocol::Tcp, 90.try_into().unwrap()))
+        {
+            91
+        } else {
+            90_u16
+        };
+        terms.ports = [(Protocol::Tcp, port.try_into().unwrap())].into();
+        changed.terms = terms.into();
+        let mut newcomer = claim("c/newcomer", DUAL);
+        newcomer.uid = format!("{}", self.now.as_second() + i64::from(port)).into();
+        newcomer.created_seconds = -1;
+        newcomer.held = self.decision(service).addresses().collect();
+        vec![changed, newcomer]
     }
 
     /// Another allocator that knows nothing but the statuses.
@@ -334,6 +371,7 @@ impl Model {
             .filter(|other| other.service != claim.service);
         claim.families.contains(&IpFamily::of(address))
             && !self.context.nodes.contains_key(&address)
+            && !self.context.others.contains_key(&address)
             && (reserved.is_empty() || is_mine)
             && !on_hold
             && pools.iter().any(admits)
@@ -640,7 +678,9 @@ fn usage_is_true(model: &Model) -> Result<(), TestCaseError> {
                 let buggy = matches!(address, IpAddr::V4(v4) if [0, 255].contains(&v4.octets()[3]));
                 let mut pools = model.context.pools.values();
                 let skipped = pool.avoid_buggy_ips && buggy;
-                let taken = held.contains(&address) || model.context.nodes.contains_key(&address);
+                let taken = held.contains(&address)
+                    || model.context.nodes.contains_key(&address)
+                    || model.context.others.contains_key(&address);
                 let reserved = pools.any(|pool| pool.reserved_for(address).is_some())
                     || model.holds.keys().any(|(held, _)| *held == address);
                 IpFamily::of(address) == family && !taken && !skipped && !reserved
@@ -671,6 +711,7 @@ proptest! {
             let touched: BTreeSet<ServiceKey> = match &event {
                 Event::Claim(claim) => asking_otherwise(&model, &before, std::slice::from_ref(claim)),
                 Event::Claims(claims) => asking_otherwise(&model, &before, claims),
+                Event::Contest(service) => asking_otherwise(&model, &before, &model.contest(service)),
                 Event::Withdraw(service) | Event::Delete(service) => [service.clone()].into(),
                 Event::Restart | Event::Pass(_) => BTreeSet::new(),
                 // A pool may reassign, and a pool that was asked for may change: those who asked for nothing stay.

@@ -127,7 +127,7 @@ fn says_what_was_asked_what_stands_in_the_way_and_what_to_do() {
             (
                 "media/i",
                 "",
-                "asked for an IPv4 address: pool media has no free IPv4 address: 0 of 1 in use, 1 reserved or of nodes; pool lan has no free IPv4 address: 1 of 1 in use; pool six has no IPv4 addresses; pool web serves only Services that ask for it (autoAssign: false). To do: add a range to a pool, or delete a Service that needs no address",
+                "asked for an IPv4 address: pool media has no free IPv4 address: 0 of 1 in use, 1 reserved or of others; pool lan has no free IPv4 address: 1 of 1 in use; pool six has no IPv4 addresses; pool web serves only Services that ask for it (autoAssign: false). To do: add a range to a pool, or delete a Service that needs no address",
             ),
             (
                 "a/j",
@@ -382,7 +382,7 @@ fn a_reservation_waits_for_its_service() {
     assert_eq!(
         answer(&allocator, "a/b").1.split(". To do").next(),
         Some(
-            "asked for an IPv4 address: pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of nodes"
+            "asked for an IPv4 address: pool lan has no free IPv4 address: 1 of 2 in use, 1 reserved or of others"
         )
     );
     step(&mut allocator, claim("a/later", V4));

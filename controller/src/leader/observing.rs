@@ -1,5 +1,6 @@
 //! What the watch of Services says, taken in.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use config::name::ServiceKey;
@@ -60,7 +61,8 @@ impl Reign<'_> {
             }
             WatchEvent::InitDone => {
                 let listing = std::mem::take(&mut self.listing);
-                let gone = self.book.keys().filter(|key| !listing.contains(*key));
+                let known = self.book.keys().chain(self.others.keys());
+                let gone = known.filter(|key| !listing.contains(*key));
                 for service in gone.cloned().collect::<Vec<_>>() {
                     self.forget(&service);
                 }
@@ -74,6 +76,7 @@ impl Reign<'_> {
             WatchEvent::Delete(object) => {
                 if let Some(observed) = Observed::from_api(&object) {
                     let service = observed.service.key;
+                    self.note_other(&service, Vec::new());
                     let known = self.book.get(&service);
                     if known.is_some_and(|known| known.service.uid == observed.service.uid) {
                         self.forget(&service);
@@ -83,7 +86,18 @@ impl Reign<'_> {
         }
     }
 
+    /// A Service of another class has these addresses now.
+    fn note_other(&mut self, service: &ServiceKey, addresses: Vec<IpAddr>) {
+        let before = if addresses.is_empty() {
+            self.others.remove(service)
+        } else {
+            self.others.insert(service.clone(), addresses)
+        };
+        self.others_touched |= before.as_ref() != self.others.get(service);
+    }
+
     pub(super) fn forget(&mut self, service: &ServiceKey) {
+        self.note_other(service, Vec::new());
         self.tell_time();
         let had = self.allocator.delete(service);
         self.pools_due
@@ -99,12 +113,15 @@ impl Reign<'_> {
     /// Takes in a Service as it is now.
     pub(super) fn observe(&mut self, observed: Observed) {
         let service = observed.service.key.clone();
-        let known = self.book.get(&service);
-        let known = known.filter(|known| known.service.uid == observed.service.uid);
+        let is_same = |known: &&Observed| known.service.uid == observed.service.uid;
+        let known = self.book.get(&service).filter(is_same);
         if known.is_some_and(|known| !observed.is_newer_than(known)) {
             return;
         }
         let now = Instant::now();
+        let of_other = Claim::of_other(&observed.service, &self.replica.classes);
+        self.note_other(&service, of_other);
+        let known = self.book.get(&service).filter(is_same);
         let Some(claim) = Claim::of(&observed.service, &self.replica.classes) else {
             self.observe_other(observed);
             return;

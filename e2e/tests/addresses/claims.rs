@@ -8,6 +8,10 @@ pub(crate) const CHAPTERS: &[Chapter] = &[
     ("addresses that a Service asks for", requested),
     ("the annotations of MetalLB", metallb_annotations),
     ("load balancer classes", classes),
+    (
+        "other classes by flag, with and without class-less Services",
+        classes_by_flag,
+    ),
     ("one family, two families, and back", families),
     ("sharing", sharing),
     ("equal input gives equal output", deterministic),
@@ -125,6 +129,42 @@ fn classes(words: &mut Words<'_>) -> Result<()> {
         "another class is talked about"
     );
     Ok(())
+}
+
+fn classes_by_flag(words: &mut Words<'_>) -> Result<()> {
+    words.pool("lan", LAN)?;
+    let (named, classless) = (
+        ["--lb-class=example.com/a", "--lb-class=example.com/b"],
+        "--serve-classless",
+    );
+    let before = words.controller()?.recipe().arguments.clone();
+    words.restart_controller_with(&before, &named)?;
+    words.service("a", "", "loadBalancerClass: example.com/a")?;
+    words.has("a", &["192.168.1.130"])?;
+    words.service("b", "", "loadBalancerClass: example.com/b")?;
+    words.has("b", &["192.168.1.131"])?;
+    words.service("ours", "", "loadBalancerClass: foghorn.dev/foghorn")?;
+    words.service("none", "", "")?;
+    // A Service of a class that is served shows that the two before it were looked at.
+    words.service("c", "", "loadBalancerClass: example.com/a")?;
+    words.has("c", &["192.168.1.132"])?;
+    words.has("ours", &[])?;
+    words.has("none", &[])?;
+    words.restart_controller_with(&before, &[named[0], named[1], classless])?;
+    words.has("none", &["192.168.1.133"])?;
+    words.has("ours", &[])?;
+    // Whoever has an address keeps it when its class is not served any more, and nobody else gets it.
+    words.restart_controller_with(&before, &[])?;
+    words.has("ours", &["192.168.1.134"])?;
+    words.has("a", &["192.168.1.130"])?;
+    words.kubectl("annotate service ours --overwrite foghorn.dev/loadBalancerIPs=192.168.1.130")?;
+    words.says(
+        "ours",
+        "True",
+        &["192.168.1.130 is in use by default/a, whose spec.loadBalancerClass is another"],
+    )?;
+    words.kubectl("delete service a")?;
+    words.has("ours", &["192.168.1.130"])
 }
 
 fn families(words: &mut Words<'_>) -> Result<()> {

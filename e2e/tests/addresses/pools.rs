@@ -134,7 +134,7 @@ fn reservations(words: &mut Words<'_>) -> Result<()> {
     words.service("c", "", "")?;
     words.is_refused(
         "c",
-        &["pool lan has no free IPv4 address: 2 of 3 in use, 1 reserved or of nodes"],
+        &["pool lan has no free IPv4 address: 2 of 3 in use, 1 reserved or of others"],
     )?;
     words.service(
         "thief",

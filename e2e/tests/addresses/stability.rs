@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::questions::external_addresses;
 use e2e::wait;
 use serde_json::json;
@@ -48,7 +48,7 @@ fn some_services(words: &Words<'_>) -> Result<Vec<(String, Vec<std::net::IpAddr>
 fn restart(words: &mut Words<'_>) -> Result<()> {
     let before = some_services(words)?;
     for kill in [true, false] {
-        let controller = words.lab.controller.as_mut().context("no controller")?;
+        let controller = words.controller()?;
         if kill {
             controller.kill()?;
         } else {
@@ -122,12 +122,7 @@ fn write_as(words: &Words<'_>, manager: &str, service: &str, address: &str) -> R
 }
 
 fn adoption(words: &mut Words<'_>) -> Result<()> {
-    words
-        .lab
-        .controller
-        .as_mut()
-        .context("no controller")?
-        .terminate(PATIENCE)?;
+    words.controller()?.terminate(PATIENCE)?;
     words.pool("lan", LAN)?;
     for (name, manager, address, metadata) in [
         (
@@ -161,12 +156,7 @@ fn adoption(words: &mut Words<'_>) -> Result<()> {
     }
     let before = words.everybody()?;
     ensure!(before.len() == 5, "{before:?}");
-    words
-        .lab
-        .controller
-        .as_mut()
-        .context("no controller")?
-        .start_again()?;
+    words.controller()?.start_again()?;
     words.service("new", "", "")?;
     words.has("new", &["192.168.1.130"])?;
     words.kubectl("delete service new")?;

@@ -1,10 +1,12 @@
 //! What the chapters say: pools and Services as a person writes them, and what must become of them.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::lab::Lab;
+use e2e::program::Program;
 use e2e::questions::{external_addresses, items, items_of};
 use e2e::wait;
 use serde_json::Value;
@@ -163,6 +165,24 @@ impl<'a> Words<'a> {
         let found = condition(&self.lab.api.get(&path)?, kind);
         ensure!(found.is_null(), "pool {pool} says {found}");
         Ok(())
+    }
+
+    /// The controller's program.
+    pub(crate) fn controller(&mut self) -> Result<&mut Program> {
+        self.lab.controller.as_mut().context("no controller")
+    }
+
+    /// Ends the controller in good order and starts it with these arguments and more.
+    pub(crate) fn restart_controller_with(
+        &mut self,
+        arguments: &[OsString],
+        more: &[&str],
+    ) -> Result<()> {
+        let controller = self.controller()?;
+        controller.terminate(PATIENCE)?;
+        let more = more.iter().map(OsString::from);
+        controller.recipe_mut().arguments = arguments.iter().cloned().chain(more).collect();
+        controller.start_again()
     }
 
     /// All addresses of all Services.
