@@ -5,6 +5,7 @@
 #![expect(clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
 mod claims;
+mod command_line;
 mod pools;
 mod stability;
 mod words;
@@ -27,6 +28,7 @@ fn addresses_are_what_the_handbook_says() -> Result<()> {
         for (name, chapter) in pools::CHAPTERS
             .iter()
             .chain(claims::CHAPTERS)
+            .chain(command_line::CHAPTERS)
             .chain(stability::CHAPTERS)
         {
             println!("-- {name}");
