@@ -79,6 +79,14 @@ fn requested(words: &mut Words<'_>) -> Result<()> {
     words.has("one", &["192.168.1.137"])?;
     words.kubectl("annotate service one --overwrite foghorn.dev/loadBalancerIPs=192.168.1.138")?;
     words.has("one", &["192.168.1.138"])?;
+    words.has("taken", &["192.168.1.137"])?;
+    // Two that ask for each other's address keep what they have, and each is told who stands in the way.
+    words.kubectl("annotate service one --overwrite foghorn.dev/loadBalancerIPs=192.168.1.137")?;
+    words
+        .kubectl("annotate service taken --overwrite foghorn.dev/loadBalancerIPs=192.168.1.138")?;
+    words.says("one", "True", &["192.168.1.137 is in use by default/taken"])?;
+    words.says("taken", "True", &["192.168.1.138 is in use by default/one"])?;
+    words.has("one", &["192.168.1.138"])?;
     words.has("taken", &["192.168.1.137"])
 }
 

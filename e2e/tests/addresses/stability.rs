@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use e2e::program::Program;
 use e2e::questions::external_addresses;
 use e2e::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::words::{Chapter, PATIENCE, Words};
 
 pub(crate) const CHAPTERS: &[Chapter] = &[
     ("a controller that starts anew", restart),
+    ("the leader dies, and another replica leads", another_leader),
     ("an API server that is away for a while", outage),
+    ("an API server that refuses one write", refused_write),
     ("no pool for a moment", no_pools),
     ("deleted and made again", made_again),
     ("addresses that other products gave", adoption),
@@ -60,6 +63,93 @@ fn restart(words: &mut Words<'_>) -> Result<()> {
     }
     Ok(())
 }
+
+fn another_leader(words: &mut Words<'_>) -> Result<()> {
+    let before = some_services(words)?;
+    let mut recipe = words.controller()?.recipe().clone().args([
+        "--metrics-address=127.0.0.1:17472",
+        "--health-address=127.0.0.1:17473",
+        "--lease-identity=second",
+    ]);
+    recipe.name = "foghorn-controller-second".to_owned();
+    let mut second = Program::start(recipe, &words.lab.folder.logs())?;
+    let leader = |words: &Words<'_>| -> Result<Value> {
+        let lease = words
+            .lab
+            .api
+            .get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/foghorn-controller")?;
+        Ok(lease["spec"]["holderIdentity"].clone())
+    };
+    wait::until("a second replica that could lead", PATIENCE, || {
+        Ok(second.log_text()?.contains("Following").then_some(()))
+    })
+    .with_context(|| second.log_text().unwrap_or_default())?;
+    ensure!(leader(words)? != "second", "two replicas lead");
+    words.controller()?.kill()?;
+    words.controller_acts_again()?;
+    ensure!(leader(words)? == "second", "{} leads", leader(words)?);
+    words.nobody_moved(&before)?;
+    // The first comes back and follows; the second goes in good order, and the first leads at once.
+    words.controller()?.start_again()?;
+    words.controller_has_seen_everything()?;
+    ensure!(leader(words)? == "second", "{} leads", leader(words)?);
+    second.terminate(PATIENCE)?;
+    words.controller_has_seen_everything()?;
+    ensure!(leader(words)? != "second", "who has gone leads");
+    words.nobody_moved(&before)
+}
+
+/// An admission policy of somebody's refuses the status of one Service: nobody else is harmed, and it is not forgotten.
+fn refused_write(words: &mut Words<'_>) -> Result<()> {
+    let before = some_services(words)?;
+    words.lab.kubectl.apply(POLICY)?;
+    wait::until("a policy in force", PATIENCE, || {
+        words.service("canary", "labels: {cursed: 'true'}", "")?;
+        let status = json!({"status": {"conditions": [{"type": "example.com/Canary", "status": "True", "reason": "Canary", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let path = "/api/v1/namespaces/default/services/canary/status";
+        let refused = words.lab.api.patch(path, &status).is_err();
+        words.kubectl("delete service canary")?;
+        Ok(refused.then_some(()))
+    })?;
+    words.service("cursed", "labels: {cursed: 'true'}", "")?;
+    words.service("other", "", "")?;
+    words
+        .lab
+        .wait_for_external_addresses("default", "other", 1, PATIENCE)?;
+    words.has("cursed", &[])?;
+    words.nobody_moved(&[before, words.of("other")?].concat())?;
+    let log = words.controller()?.log_text()?;
+    ensure!(
+        log.contains("cursed services keep their status"),
+        "the log does not say why"
+    );
+    words.kubectl(
+        "delete validatingadmissionpolicybinding,validatingadmissionpolicy foghorn-test",
+    )?;
+    words
+        .lab
+        .wait_for_external_addresses("default", "cursed", 1, 3 * PATIENCE)?;
+    Ok(())
+}
+
+const POLICY: &str = "\
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: foghorn-test}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [''], apiVersions: [v1], operations: [UPDATE], resources: [services/status]}
+  validations:
+  - expression: \"!has(object.metadata.labels) || !('cursed' in object.metadata.labels)\"
+    message: cursed services keep their status
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: foghorn-test}
+spec: {policyName: foghorn-test, validationActions: [Deny]}
+";
 
 fn outage(words: &mut Words<'_>) -> Result<()> {
     let before = some_services(words)?;

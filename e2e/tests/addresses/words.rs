@@ -197,9 +197,19 @@ impl<'a> Words<'a> {
             .collect())
     }
 
+    /// The addresses of one Service, as [`Self::everybody`] lists them.
+    pub(crate) fn of(&self, name: &str) -> Result<Vec<(String, Vec<IpAddr>)>> {
+        let mut all = self.everybody()?;
+        all.retain(|(found, _)| found == name);
+        Ok(all)
+    }
+
     /// Checks that nobody's addresses are other than before.
     pub(crate) fn nobody_moved(&self, before: &[(String, Vec<IpAddr>)]) -> Result<()> {
-        let now = self.everybody()?;
+        let mut now = self.everybody()?;
+        let mut before = before.to_vec();
+        now.sort();
+        before.sort();
         ensure!(now == before, "somebody moved: {before:?} became {now:?}");
         Ok(())
     }
