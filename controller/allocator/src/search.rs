@@ -1,19 +1,18 @@
 //! What a Service lacks, and where it can be had.
 
+mod obstacles;
+mod standing;
+
 use std::net::IpAddr;
 
 use config::address::IpFamily;
-use config::name::PoolName;
-use config::pool::OnInUse;
 use config::service::FamilyPolicy;
 
-use crate::admission::{automatic_obstacle, request_obstacle, reserves, selection_obstacle};
 use crate::claim::Claim;
 use crate::context::Context;
-use crate::decision::{Decision, Granted};
 use crate::ledger::Ledger;
 use crate::pools::{PoolEntry, Pools};
-use crate::rejection::{Asked, Obstacle, Refusal, Rejection};
+use crate::rejection::{Asked, Obstacle, Refusal};
 
 /// One Service before all that is given and can be had.
 #[derive(Clone, Copy)]
@@ -236,43 +235,6 @@ impl<'a> Search<'a> {
         earlier.chain(held).copied().collect()
     }
 
-    /// Why the quota of a pool is in the way of `address`, or of any that nobody has, beside what is `kept`.
-    ///
-    /// An address that another Service of the namespace has already costs nothing; nor does one in place of another.
-    fn quota_obstacle(
-        &self,
-        entry: &PoolEntry,
-        address: Option<IpAddr>,
-        family: IpFamily,
-        kept: &[IpAddr],
-    ) -> Option<Obstacle> {
-        let limit = entry.pool.quota?.get();
-        let service = &self.claim.service;
-        let namespace = service.namespace();
-        let is_costly = |address: &IpAddr| {
-            let others = self.ledger.is_held_in(*address, namespace, Some(service));
-            entry.contains(*address) && !others
-        };
-        if address.is_some_and(|address| !is_costly(&address)) {
-            return None;
-        }
-        let count = |addresses: &mut dyn Iterator<Item = IpAddr>| {
-            addresses
-                .filter(is_costly)
-                .fold(0_u32, |count, _| count + 1)
-        };
-        let in_use = entry.charged(family, namespace);
-        let others = in_use.saturating_sub(count(&mut self.held(family)));
-        let after = others + count(&mut kept.iter().copied()) + 1;
-        (after > limit.max(in_use)).then(|| Obstacle::Quota {
-            pool: entry.name().clone(),
-            namespace: namespace.to_owned(),
-            family,
-            limit,
-            in_use,
-        })
-    }
-
     fn change(&self, need: &Need, address: IpAddr) -> (IpFamily, Vec<IpAddr>) {
         let addresses = match need.wish {
             Wish::InPlaceOf(old) => {
@@ -357,198 +319,6 @@ impl<'a> Search<'a> {
             } else {
                 obstacles
             },
-        }
-    }
-
-    fn full(&self, entry: &PoolEntry, family: IpFamily, kept: &[IpAddr]) -> Obstacle {
-        let pool = entry.name().clone();
-        if !entry.pool.has_family(family) {
-            return Obstacle::NoFamily { pool, family };
-        }
-        if let Some(obstacle) = self.quota_obstacle(entry, None, family, kept) {
-            return obstacle;
-        }
-        let usage = self.pools.family_usage(entry, family, self.ledger);
-        Obstacle::Full {
-            pool,
-            family,
-            in_use: usage.total - usage.available - usage.set_aside - usage.on_hold,
-            total: usage.total,
-            set_aside: usage.set_aside,
-            on_hold: usage.on_hold,
-        }
-    }
-
-    /// Everything that stands between the Service and this very address, beside what is `kept`.
-    fn obstacles_to(&self, address: IpAddr, kept: &[IpAddr]) -> Vec<Obstacle> {
-        if self.holdings.contains(&address) {
-            return Vec::new();
-        }
-        let mut obstacles: Vec<Obstacle> = Vec::new();
-        obstacles.extend(self.pool_obstacles_to(address, kept));
-        obstacles.extend(self.obstacle_of_address(address));
-        obstacles.extend(self.conflict(address));
-        obstacles
-    }
-
-    /// What the pools have against giving this address; nothing if one of them would.
-    fn pool_obstacles_to(&self, address: IpAddr, kept: &[IpAddr]) -> Vec<Obstacle> {
-        let mut containing = self.pools.containing(address).peekable();
-        if containing.peek().is_none() {
-            return vec![Obstacle::OutsidePools { address }];
-        }
-        let containing: Vec<&PoolEntry> = match &self.claim.requests.pool {
-            None => containing.collect(),
-            Some(name) => {
-                let Some(pool) = self.pools.get(name) else {
-                    return vec![Obstacle::UnknownPool { pool: name.clone() }];
-                };
-                if !pool.contains(address) {
-                    let pool = name.clone();
-                    return vec![Obstacle::OutsidePool { address, pool }];
-                }
-                vec![pool]
-            }
-        };
-        let against = |entry: &&PoolEntry| {
-            if reserves(entry, address, &self.claim.service) && !entry.pool.disabled {
-                return None;
-            }
-            let family = IpFamily::of(address);
-            let quota = || self.quota_obstacle(entry, Some(address), family, kept);
-            self.request_obstacle(entry).or_else(quota)
-        };
-        let obstacles: Vec<Obstacle> = containing.iter().filter_map(against).collect();
-        if obstacles.len() < containing.len() {
-            Vec::new()
-        } else {
-            obstacles
-        }
-    }
-
-    /// Why an address is not for this Service, whatever the pools say: somebody else has it, or it is kept for another.
-    fn obstacle_of_address(&self, address: IpAddr) -> Option<Obstacle> {
-        let node = self.pools.node(address).map(|node| Obstacle::NodeAddress {
-            address,
-            node: node.clone(),
-        });
-        let other_class = || {
-            let by = self.pools.other(address)?.clone();
-            Some(Obstacle::OtherClass { address, by })
-        };
-        let service = &self.claim.service;
-        let reserved = || {
-            let (pool, service) = self.pools.reserved_for_other(address, service)?;
-            Some(Obstacle::Reserved {
-                address,
-                pool: pool.clone(),
-                service: service.clone(),
-            })
-        };
-        let on_hold = || {
-            let hold = self.pools.holds().for_other(address, service)?;
-            (!self.ledger.is_held(address)).then_some(Obstacle::OnHold {
-                address,
-                service: hold.service,
-                until: hold.until,
-            })
-        };
-        node.or_else(other_class).or_else(reserved).or_else(on_hold)
-    }
-
-    fn conflict(&self, address: IpAddr) -> Option<Obstacle> {
-        let claim = self.claim;
-        self.ledger.conflict(address, &claim.service, &claim.terms)
-    }
-
-    /// Why a pool gives the Service no address of a family beside what it has; none if it would.
-    pub(crate) fn verdict(&self, entry: &PoolEntry, family: IpFamily) -> Option<Obstacle> {
-        let is_requested = self.claim.requests.pool.as_ref() == Some(entry.name());
-        let obstacle = if is_requested {
-            self.request_obstacle(entry)
-        } else {
-            self.automatic_obstacle(entry)
-        };
-        obstacle.or_else(|| {
-            let held: Vec<IpAddr> = self.held(family).collect();
-            let gives = self.pick(entry, family, &held).is_some();
-            (!gives).then(|| self.full(entry, family, &held))
-        })
-    }
-
-    fn request_obstacle(&self, entry: &PoolEntry) -> Option<Obstacle> {
-        request_obstacle(entry, self.claim, self.context)
-    }
-
-    fn automatic_obstacle(&self, entry: &PoolEntry) -> Option<Obstacle> {
-        automatic_obstacle(entry, self.claim, self.context)
-    }
-
-    /// What the Service has, address by address, and what it lacks.
-    pub(crate) fn decision(&self, rejection: Option<Rejection>) -> Decision {
-        let granted = self.holdings.iter().map(|&address| Granted {
-            address,
-            pool: self.pool_of(address),
-            although: self.although(address),
-        });
-        Decision {
-            granted: granted.collect(),
-            rejection,
-        }
-    }
-
-    /// Why the Service would not get an address today that it has; none if it would.
-    fn although(&self, address: IpAddr) -> Option<Obstacle> {
-        let mut containing = self.pools.containing(address).peekable();
-        if containing.peek().is_none() {
-            return Some(Obstacle::OutsidePools { address });
-        }
-        if let Some(obstacle) = self.obstacle_of_address(address) {
-            return Some(obstacle);
-        }
-        let mut first = None;
-        for entry in containing {
-            match self.selection_obstacle(entry, address) {
-                None => return None,
-                Some(obstacle) => first = first.or(Some(obstacle)),
-            }
-        }
-        first
-    }
-
-    /// The pool that an address of the Service counts for: the requested one, one that serves it, one that has it.
-    fn pool_of(&self, address: IpAddr) -> Option<PoolName> {
-        let wanted = self.claim.requests.pool.as_ref();
-        let best = self.pools.containing(address).min_by_key(|entry| {
-            let is_wanted = Some(entry.name()) == wanted;
-            (
-                !is_wanted,
-                self.selection_obstacle(entry, address).is_some(),
-            )
-        });
-        best.map(|entry| entry.name().clone())
-    }
-
-    fn selection_obstacle(&self, entry: &PoolEntry, address: IpAddr) -> Option<Obstacle> {
-        if reserves(entry, address, &self.claim.service) {
-            return None;
-        }
-        selection_obstacle(entry, self.claim, self.context)
-    }
-
-    /// Whether the pools want a held address replaced (`onInUse: Reassign`).
-    ///
-    /// The pools that have the address decide; where none has it any more, those that could replace it. All must
-    /// agree: in doubt an address stays.
-    fn must_move(&self, address: IpAddr) -> bool {
-        let reassign = |entry: &&PoolEntry| entry.pool.on_in_use == OnInUse::Reassign;
-        match self.although(address) {
-            None | Some(Obstacle::NodeAddress { .. } | Obstacle::OtherClass { .. }) => false,
-            Some(Obstacle::OutsidePools { .. }) => {
-                let candidates = self.candidates(&[]);
-                !candidates.is_empty() && candidates.iter().all(reassign)
-            }
-            Some(_) => self.pools.containing(address).all(|entry| reassign(&entry)),
         }
     }
 }
