@@ -6,6 +6,7 @@ PROFILE ?= dev
 PROGRAMS := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 TRIALS ?= 20
 FAULT ?= link-down
+FAULTS := link-down,silence,speaker-killed,speaker-paused,speaker-ended,excluded,proxy-killed,link-down-without-api,pods-node-silent
 
 export PATH := $(PATH):/usr/sbin:/sbin
 # The error says what happened; where in the test it was made is noise.
@@ -102,8 +103,12 @@ test-crash: build lab ## The controller is killed 50 times while 100 Services co
 	$(TIMED) 'Crashes of the controller' $(IN_LAB) --test crash -- --ignored --nocapture
 
 .PHONY: failover
-failover: build lab ## How long clients wait when a node dies (TRIALS=20 FAULT=link-down, silence, speaker-killed or speaker-paused)
+failover: build lab ## How long clients wait when a node dies (TRIALS=20 FAULT=link-down, silence…)
 	$(TIMED) 'Failover' tools/in-namespaces $(PROGRAMS)/lab failover --trials $(TRIALS) --fault $(FAULT)
+
+.PHONY: failover-table
+failover-table: build lab ## The same for every fault, written into docs/failover.md
+	$(TIMED) 'Failover, fault by fault' tools/in-namespaces $(PROGRAMS)/lab failover --trials $(TRIALS) --fault $(FAULTS) --document docs/failover.md
 
 .PHONY: bench
 bench: prerequisites lab ## Our proxy beside the real kube-proxy, written into docs/performance.md (BENCH='--sizes 1000')

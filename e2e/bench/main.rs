@@ -104,7 +104,7 @@ fn run_givers(arguments: &Arguments) -> Result<()> {
     let tables = controller::run(arguments)?;
     say(&tables);
     match &arguments.document {
-        Some(document) => report::write_between(document, report::CONTROLLER, &tables),
+        Some(document) => e2e::document::write_between(document, report::CONTROLLER, &tables),
         None => Ok(()),
     }
 }

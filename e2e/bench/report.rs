@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use e2e::document::{Marks, write_between};
 
 use crate::chart;
 use crate::contender::Contender;
@@ -243,21 +244,6 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Puts a text between the marks of a document.
-pub(crate) fn write_between(document: &Path, marks: Marks, new: &str) -> Result<()> {
-    let text = fs::read_to_string(document)
-        .with_context(|| format!("failed to read {}", document.display()))?;
-    let text = replace_between(&text, marks, new)
-        .with_context(|| format!("{} lacks {} or {}", document.display(), marks.0, marks.1))?;
-    fs::write(document, text).with_context(|| format!("failed to write {}", document.display()))
-}
-
-fn replace_between(text: &str, (begin, end): Marks, new: &str) -> Option<String> {
-    let (before, rest) = text.split_once(begin)?;
-    let (_, after) = rest.split_once(end)?;
-    Some(format!("{before}{begin}\n{}\n{end}{after}", new.trim_end()))
-}
-
 const CHARTS: [(Measure, &str, &str); 2] = [
     (
         Measure::EndpointsIdle,
@@ -270,8 +256,6 @@ const CHARTS: [(Measure, &str, &str); 2] = [
         "New Service: from the API server's answers to the first connect: p50, and p99 as circles",
     ),
 ];
-/// Between what a part of a document stands.
-type Marks = (&'static str, &'static str);
 /// What `make bench` writes.
 const PROXY: Marks = ("<!-- make bench: begin -->", "<!-- make bench: end -->");
 /// What `make bench-controller` writes.
@@ -284,17 +268,6 @@ pub(crate) const CONTROLLER: Marks = (
 mod tests {
     use super::*;
     use crate::record::Place;
-
-    #[test]
-    fn what_was_between_the_marks_is_replaced() {
-        let (begin, end) = PROXY;
-        let document = format!("before\n{begin}\nold\n{end}\nafter\n");
-        assert_eq!(
-            replace_between(&document, PROXY, "new\n").unwrap(),
-            format!("before\n{begin}\nnew\n{end}\nafter\n")
-        );
-        assert_eq!(replace_between("no marks", PROXY, "new"), None);
-    }
 
     #[test]
     fn a_table_has_ratios_to_ours_and_slopes() {

@@ -27,6 +27,28 @@ pub enum Fault {
     SpeakerKilled,
     /// Its speaker stands still (SIGSTOP); the rest of the node lives.
     SpeakerPaused,
+    /// Its speaker is asked to end (SIGTERM), as when it is upgraded.
+    SpeakerEnded,
+    /// It is excluded from load balancing by the label that Kubernetes has for that.
+    Excluded,
+    /// Its proxy is killed (SIGKILL); the rules stay in the kernel.
+    ProxyKilled,
+    /// Its cable is pulled while the API server is away.
+    LinkDownWithoutApi,
+    /// Another node, which has a Pod of the Service and does not announce it, is cut off.
+    PodsNodeSilent,
+}
+
+impl Fault {
+    /// Whether the address must go to another node.
+    fn moves(self) -> bool {
+        !matches!(self, Self::ProxyKilled | Self::PodsNodeSilent)
+    }
+
+    /// Whether clients must notice nothing.
+    pub fn is_planned(self) -> bool {
+        matches!(self, Self::SpeakerEnded | Self::Excluded)
+    }
 }
 
 /// What happened in one trial.
@@ -51,18 +73,24 @@ pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
         protocol: Protocol::Tcp,
     };
     let before = wait_for_announcer(lab, vip)?;
+    let victim = match fault {
+        Fault::PodsNodeSilent => other_node(lab, before)?,
+        _ => before,
+    };
     let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
-    break_node(lab, before, fault)?;
     let broken = stream.now();
-    let recovered = wait::until("another announcer", PATIENCE, || {
-        Ok(observer::announcer(&lab.client, vip)?.filter(|&node| node != before))
+    break_node(lab, victim, fault)?;
+    let recovered = wait::until("the announcer after that", PATIENCE, || {
+        let found = observer::announcer(&lab.client, vip)?;
+        Ok(found.filter(|&node| !fault.moves() || node != before))
     });
-    // What comes after the takeover belongs to the picture too.
-    let after_takeover = stream.now() + Duration::from_millis(500);
+    // What comes after the takeover belongs to the picture too, and if there is none, the time that one would take.
+    let further = Duration::from_millis(if fault.moves() { 500 } else { 1500 });
+    let after_takeover = stream.now() + further;
     let answered = stream.wait_for_answer(after_takeover, PATIENCE, |_| true);
     let record = stream.stop()?;
-    repair_node(lab, before, fault)?;
+    repair_node(lab, victim, fault)?;
     let after = recovered.with_context(|| record.to_string())?;
     answered.with_context(|| record.to_string())?;
     // From a question that still had its answer: the gap begins with that.
@@ -90,21 +118,51 @@ pub fn wait_for_announcer(lab: &Lab, vip: IpAddr) -> Result<NodeNumber> {
 fn break_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
     match fault {
         Fault::LinkDown => lab.faults.link_down(node),
-        Fault::Silence => {
-            lab.faults.lose(node, Direction::FromNode)?;
-            lab.faults.lose(node, Direction::ToNode)
-        }
+        Fault::Silence => cut_off(lab, node),
         Fault::SpeakerKilled => speaker(lab, node)?.kill(),
         Fault::SpeakerPaused => speaker(lab, node)?.pause(),
+        Fault::SpeakerEnded => speaker(lab, node)?.terminate(PATIENCE).map(drop),
+        Fault::Excluded => label(lab, node, &format!("{EXCLUDED}=true")),
+        Fault::ProxyKilled => proxy(lab, node)?.kill(),
+        Fault::LinkDownWithoutApi => {
+            lab.control_plane.api_server.pause()?;
+            lab.faults.link_down(node)
+        }
+        Fault::PodsNodeSilent => cut_off(lab, node),
     }
+}
+
+fn cut_off(lab: &Lab, node: NodeNumber) -> Result<()> {
+    lab.faults.lose(node, Direction::FromNode)?;
+    lab.faults.lose(node, Direction::ToNode)
+}
+
+fn label(lab: &Lab, node: NodeNumber, label: &str) -> Result<()> {
+    lab.kubectl
+        .run(&["label", "node", &node.name(), "--overwrite", label])?;
+    Ok(())
+}
+
+fn other_node(lab: &Lab, than: NodeNumber) -> Result<NodeNumber> {
+    let mut others = lab.nodes.iter().map(|node| node.number);
+    others
+        .find(|&node| node != than)
+        .context("there is one node only")
 }
 
 fn repair_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
     match fault {
         Fault::LinkDown => lab.faults.link_up(node),
-        Fault::Silence => lab.faults.lose_nothing(),
-        Fault::SpeakerKilled => speaker(lab, node)?.start_again(),
+        Fault::Silence | Fault::PodsNodeSilent => lab.faults.lose_nothing(),
+        Fault::SpeakerKilled | Fault::SpeakerEnded => speaker(lab, node)?.start_again(),
         Fault::SpeakerPaused => speaker(lab, node)?.resume(),
+        Fault::Excluded => label(lab, node, &format!("{EXCLUDED}-")),
+        Fault::ProxyKilled => proxy(lab, node)?.start_again(),
+        Fault::LinkDownWithoutApi => {
+            lab.control_plane.api_server.resume()?;
+            lab.control_plane.wait_for_api_server()?;
+            lab.faults.link_up(node)
+        }
     }
 }
 
@@ -114,6 +172,16 @@ fn speaker(lab: &mut Lab, node: NodeNumber) -> Result<&mut crate::program::Progr
         .as_mut()
         .with_context(|| format!("no speaker runs on {node}"))
 }
+
+fn proxy(lab: &mut Lab, node: NodeNumber) -> Result<&mut crate::program::Program> {
+    lab.node_mut(node)?
+        .proxy
+        .as_mut()
+        .with_context(|| format!("no proxy runs on {node}"))
+}
+
+/// `node.kubernetes.io/exclude-from-external-load-balancers` (KEP-1143).
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The gaps of some trials in numbers.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -128,6 +196,11 @@ impl Summary {
         let mut sorted: Vec<Duration> = durations.into_iter().collect();
         sorted.sort();
         Self { sorted }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.sorted.len()
     }
 
     /// The smallest duration that at least half of them do not exceed.

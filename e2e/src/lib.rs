@@ -7,6 +7,7 @@ pub mod binaries;
 pub mod capture;
 pub mod client;
 pub mod control_plane;
+pub mod document;
 pub mod failover;
 pub mod faults;
 pub mod folder;

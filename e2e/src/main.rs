@@ -2,17 +2,17 @@
 
 mod demo;
 mod show;
+mod trials;
 
 use std::io::{IsTerminal, stdin};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::failover::{Fault, Summary, trial};
+use e2e::failover::Fault;
 use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
-use e2e::manifest;
-use e2e::topology::{POOL_IPV4, POOL_IPV6};
 
 use crate::show::{print, say};
 
@@ -46,9 +46,12 @@ enum Verb {
         /// How many times.
         #[arg(long, default_value_t = 20)]
         trials: u32,
-        /// How the node dies.
-        #[arg(long, value_enum, default_value = "link-down")]
-        fault: Fault,
+        /// What happens to the node; several take turns.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "link-down")]
+        fault: Vec<Fault>,
+        /// A document that has the marks between which the table goes.
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
         /// Fail if the median is longer than this, in milliseconds.
         #[arg(long, default_value_t = 500)]
         median_at_most: u64,
@@ -89,6 +92,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Verb::Failover {
             trials,
             fault,
+            document,
             median_at_most,
             kube_proxy,
         } => {
@@ -97,7 +101,8 @@ fn run(arguments: Arguments) -> Result<()> {
                 options.proxy = ServiceProxy::KubeProxy;
             }
             with_lab(&options, |lab| {
-                failover(lab, trials, fault, Duration::from_millis(median_at_most))
+                let median_at_most = Duration::from_millis(median_at_most);
+                trials::run(lab, trials, &fault, median_at_most, document.as_deref())
             })
         }
     }
@@ -134,58 +139,5 @@ Logs: {}
             std::thread::park();
         }
     }
-    Ok(())
-}
-
-fn failover(lab: &mut Lab, trials: u32, fault: Fault, median_at_most: Duration) -> Result<()> {
-    say(&format!(
-        "Lab ready after {:.1} s.",
-        lab.start_time.as_secs_f64()
-    ));
-    lab.kubectl
-        .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
-    lab.api.create(
-        "/apis/apps/v1/namespaces/default/deployments",
-        &manifest::deployment("web", 3),
-    )?;
-    lab.api.create(
-        "/api/v1/namespaces/default/services",
-        &manifest::load_balancer("web"),
-    )?;
-    let patience = Duration::from_secs(60);
-    let vips = lab.wait_for_external_addresses("default", "web", 2, patience)?;
-    lab.wait_for_endpoints("default", "web", 3, patience)?;
-
-    say(&format!(
-        "{trials} trials of {fault:?} at the announcing node, a request each 5 ms, each with 250 ms to be answered:"
-    ));
-    let mut gaps = Vec::new();
-    for number in 1..=trials {
-        // The families take turns.
-        let vip = vips
-            .iter()
-            .cycle()
-            .nth(usize::try_from(number)?)
-            .copied()
-            .context("no address")?;
-        let trial = trial(lab, vip, fault)?;
-        print(&format!(
-            "{number:>3}  {vip:<24} {} -> {}  no answer for {:>4} ms; single losses until {:>5} ms  ({})\n",
-            trial.before,
-            trial.after,
-            trial.gap.as_millis(),
-            trial.disturbed.as_millis(),
-            trial.record
-        ));
-        gaps.push(trial.gap);
-    }
-    let summary = Summary::of(gaps);
-    say(&format!("Longest time without an answer: {summary}"));
-    ensure!(
-        summary.median() <= median_at_most,
-        "the median is {} ms: more than the {} ms that were asked for",
-        summary.median().as_millis(),
-        median_at_most.as_millis()
-    );
     Ok(())
 }
