@@ -6,6 +6,7 @@ PROFILE ?= dev
 PROGRAMS := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 TRIALS ?= 20
 FAULT ?= link-down
+SEEDS ?= 2000
 FAULTS := link-down,silence,speaker-killed,speaker-paused,speaker-ended,excluded,proxy-killed,link-down-without-api,pods-node-silent
 
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -60,6 +61,11 @@ test-unit: prerequisites ## Unit tests and laws: no special rights
 .PHONY: test-laws
 test-laws: prerequisites ## Each law fails on the faults that are planted for it
 	$(TIMED) 'Planted faults' tools/planted-faults
+
+.PHONY: simulate
+simulate: prerequisites ## Many stories of speakers on a simulated LAN, with every law at every step (SEEDS=2000)
+	$(TIMED) 'Simulated speakers' env FOGHORN_SIMULATION_SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p speaker-announcer --test simulation \
+		the_laws_hold -- --nocapture
 
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces

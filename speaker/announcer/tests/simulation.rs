@@ -16,6 +16,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use config::name::ServiceKey;
@@ -733,31 +735,73 @@ fn the_laws_hold_in_every_story() {
         None => 0..variable("FOGHORN_SIMULATION_SEEDS").unwrap_or(200),
     };
     let alone = seeds.end - seeds.start == 1;
-    let (mut unserved, mut doubled, mut hours) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-    let mut failures = Vec::new();
-    for seed in seeds.clone() {
+    // Each processor takes the next seed: a story is a function of its seed alone.
+    let next = AtomicU64::new(seeds.start);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let sums = thread::scope(|scope| {
+        let work = || {
+            let mut sum = Sum::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if !seeds.contains(&seed) {
+                    return sum;
+                }
+                sum.tell(seed, alone);
+            }
+        };
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let sums = workers.into_iter().map(|worker| worker.join().unwrap());
+        sums.reduce(Sum::and).unwrap()
+    });
+    println!(
+        "seeds {seeds:?}, {:.2} hours simulated, longest without an owner {:?}, longest with two {:?}, {} laws broken",
+        sums.simulated.as_secs_f64() / 3600.0,
+        sums.unserved,
+        sums.doubled,
+        sums.failures.len()
+    );
+    assert!(
+        sums.failures.is_empty(),
+        "{} of {} stories broke a law; replay one with FOGHORN_SIMULATION_SEED=N:\n{}",
+        sums.failures.len(),
+        seeds.end - seeds.start,
+        sums.failures.join("\n")
+    );
+}
+
+/// What many stories come to.
+#[derive(Default)]
+struct Sum {
+    simulated: Duration,
+    unserved: Duration,
+    doubled: Duration,
+    failures: Vec<String>,
+}
+
+impl Sum {
+    fn tell(&mut self, seed: u64, aloud: bool) {
         let (segment, outcome) = story(seed);
-        hours += segment.now.since_start();
-        if alone {
+        self.simulated += segment.now.since_start();
+        if aloud {
             println!("{}", segment.log.join("\n"));
         }
         match outcome {
             Ok(watch) => {
-                unserved = unserved.max(watch.longest_unserved);
-                doubled = doubled.max(watch.longest_doubled);
+                self.unserved = self.unserved.max(watch.longest_unserved);
+                self.doubled = self.doubled.max(watch.longest_doubled);
             }
-            Err(error) => failures.push(format!("seed {seed} at {}: {error}", segment.now)),
+            Err(error) => self
+                .failures
+                .push(format!("seed {seed} at {}: {error}", segment.now)),
         }
     }
-    println!(
-        "seeds {seeds:?}, {:.2} hours simulated, longest without an owner {unserved:?}, longest with two {doubled:?}",
-        hours.as_secs_f64() / 3600.0
-    );
-    assert!(
-        failures.is_empty(),
-        "{} of {} stories broke a law; replay one with FOGHORN_SIMULATION_SEED=N:\n{}",
-        failures.len(),
-        seeds.end - seeds.start,
-        failures.join("\n")
-    );
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            simulated: self.simulated + other.simulated,
+            unserved: self.unserved.max(other.unserved),
+            doubled: self.doubled.max(other.doubled),
+            failures: [self.failures, other.failures].concat(),
+        }
+    }
 }
