@@ -2,6 +2,7 @@
 //!
 //! Run by `make bench`.
 
+mod again;
 mod arguments;
 mod backend;
 mod chart;

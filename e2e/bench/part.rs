@@ -3,12 +3,11 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use anyhow::{Context, Result};
 use e2e::lab::{Options, ServiceProxy, with_lab};
 
+use crate::again::{self, API_PORT};
 use crate::arguments::Arguments;
 use crate::backend::Backend;
 use crate::contender::first_node;
@@ -19,26 +18,17 @@ use crate::surroundings::Surroundings;
 
 /// Runs this program again in namespaces of its own, for one sitting.
 pub(crate) fn run(arguments: &Arguments, place: Place) -> Result<(Surroundings, Records)> {
-    fs::create_dir_all(&arguments.results)?;
-    let file = arguments.results.join("part.json");
-    let contender = place.contender.to_possible_value();
-    let contender = contender.context("a contender without a name")?;
-    let mut command = Command::new("unshare");
-    command
-        .args(["-nmp", "--fork", "--mount-proc", "--kill-child"])
-        .args(["sh", "-c", PREPARE, "bench"])
-        .arg(std::env::current_exe()?)
-        .args(["--sizes", &place.services.to_string()])
-        .args(["--contenders", contender.get_name()])
-        .args(["--rounds", &place.round.to_string()])
-        .args(["--command", &arguments.command])
-        .arg("--part-file")
-        .arg(&file);
-    let status = command.status().context("failed to start unshare")?;
-    ensure!(status.success(), "a sitting ended with {status}");
-    let outcome = serde_json::from_slice(&fs::read(&file)?)?;
-    fs::remove_file(&file)?;
-    Ok(outcome)
+    let line = [
+        "--sizes",
+        &place.services.to_string(),
+        "--contenders",
+        &again::word(&place.contender)?,
+        "--rounds",
+        &place.round.to_string(),
+        "--command",
+        &arguments.command,
+    ];
+    again::run(&line, &arguments.results)
 }
 
 /// Plays what [`run`] asked for.
@@ -70,9 +60,3 @@ pub(crate) fn play(arguments: &Arguments, file: &Path) -> Result<()> {
         Ok(())
     })
 }
-
-/// As `tools/in-namespaces` does, but inside the user namespace that it has made.
-pub(crate) const PREPARE: &str =
-    "mount -t tmpfs tmpfs /run && ip link set lo up && \"$@\"; exit $?";
-/// Where the lab offers the API in plain HTTP.
-pub(crate) const API_PORT: u16 = 8001;

@@ -6,15 +6,14 @@ mod outcome;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use e2e::lab::{Options, ServiceProxy, with_lab};
 use serde::{Deserialize, Serialize};
 
+use crate::again;
 use crate::arguments::Arguments;
-use crate::part::PREPARE;
 use crate::surroundings::Surroundings;
 use outcome::{Outcome, tables};
 
@@ -42,23 +41,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     let mut outcomes = Vec::new();
     let mut surroundings = Surroundings::default();
     for giver in &arguments.givers {
-        let file = arguments.results.join("controller-part.json");
-        fs::create_dir_all(&arguments.results)?;
-        let name = giver
-            .to_possible_value()
-            .context("a giver without a name")?;
-        let status = Command::new("unshare")
-            .args(["-nmp", "--fork", "--mount-proc", "--kill-child"])
-            .args(["sh", "-c", PREPARE, "bench"])
-            .arg(std::env::current_exe()?)
-            .args(["--givers", name.get_name(), "--command", &arguments.command])
-            .args(["--services", &arguments.services.to_string()])
-            .arg("--part-file")
-            .arg(&file)
-            .status()
-            .context("failed to start unshare")?;
-        ensure!(status.success(), "{} ended with {status}", giver.name());
-        let (around, outcome): (Surroundings, Outcome) = serde_json::from_slice(&fs::read(&file)?)?;
+        let line = [
+            "--givers",
+            &again::word(giver)?,
+            "--command",
+            &arguments.command,
+            "--services",
+            &arguments.services.to_string(),
+        ];
+        let (around, outcome): (Surroundings, Outcome) =
+            again::run(&line, &arguments.results).with_context(|| giver.name())?;
         surroundings = around;
         outcomes.push((*giver, outcome));
     }
@@ -82,7 +74,7 @@ pub(crate) fn play(arguments: &Arguments, giver: Giver, file: &Path) -> Result<(
     };
     with_lab(&options, |lab| {
         let surroundings = Surroundings::look(lab, &arguments.command)?;
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, crate::part::API_PORT));
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, again::API_PORT));
         let outcome = measure::measure(lab, server, giver, arguments.services)?;
         fs::write(file, serde_json::to_vec(&(surroundings, outcome))?)?;
         Ok(())
