@@ -3,19 +3,18 @@
 mod nftables;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use axum::Router;
 use clap::Parser as _;
 use config_runtime::arguments::CommonArguments;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
-use config_runtime::telemetry::{self, Chain};
+use config_runtime::telemetry;
 use config_runtime::{Interest, client, server};
 use prometheus_client::registry::Registry;
 use proxy::arguments::Arguments;
@@ -79,12 +78,12 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let closing = supervisor.closing();
     if let Some(address) = arguments.health_address() {
         let router = health_router(Arc::clone(&status), metrics.clone());
-        let serving = serve("health", address, router, closing.clone());
+        let serving = server::serve_when_free("health", address, router, closing.clone());
         supervisor.spawn_server("health", serving);
     }
     if let Some(address) = arguments.metrics_address() {
         let router = server::metrics_router(registry).merge(mode_router("nftables"));
-        let serving = serve("metrics", address, router, closing.clone());
+        let serving = server::serve_when_free("metrics", address, router, closing.clone());
         supervisor.spawn_server("metrics", serving);
     }
     let (told_addresses, addresses) = watch::channel(BTreeSet::<IpAddr>::new());
@@ -227,31 +226,6 @@ fn say(found: &leftovers::Leftovers) {
             "Chains of kube-proxy's iptables mode are there: remove them with kube-proxy --cleanup"
         );
     }
-}
-
-/// Serves until `closing`, also where the address is another's at first, as while kube-proxy still runs.
-async fn serve(
-    what: &'static str,
-    address: SocketAddr,
-    router: Router,
-    closing: CancellationToken,
-) -> anyhow::Result<()> {
-    while !closing.is_cancelled() {
-        match server::listen(address).await {
-            Ok(listener) => {
-                tracing::debug!(what, %address, "Listening");
-                server::serve(listener, router.clone(), closing.clone()).await?;
-            }
-            Err(error) => {
-                tracing::warn!(what, error = %Chain(&error), "Not listening: trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(LISTEN_RETRY) => {}
-                    () = closing.cancelled() => {}
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {

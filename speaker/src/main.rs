@@ -1,17 +1,14 @@
 //! `foghorn-speaker`: the arguments, the tasks, and nothing else.
 
 use std::io::{Write as _, stdout};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
-use axum::Router;
 use config_runtime::server::{self, Flag, Health};
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
-use config_runtime::telemetry::{self, Chain};
+use config_runtime::telemetry;
 use config_runtime::{Interest, client, events};
 use prometheus_client::registry::Registry;
 use speaker::arguments::{Arguments, ProxyHealthUrl, Task, Verb};
@@ -143,7 +140,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
             .live("machine", move || pulse.check())
             .ready_when("configuration", &configured)
             .router();
-        let serving = serve("health", address, router, closing.clone());
+        let serving = server::serve_when_free("health", address, router, closing.clone());
         supervisor.spawn_server("health", serving);
     }
     if let Some(address) = arguments.metrics_address() {
@@ -153,7 +150,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
             compiler: Arc::clone(&compiler),
         };
         let router = server::metrics_router(registry).merge(status::router(sources));
-        let serving = serve("metrics", address, router, closing.clone());
+        let serving = server::serve_when_free("metrics", address, router, closing.clone());
         supervisor.spawn_server("metrics", serving);
     }
     if let Some(path) = arguments.heartbeat_key_file.clone() {
@@ -236,31 +233,6 @@ async fn judge(
     }
 }
 
-/// Serves until `closing`, also where the address is another's at first, as while an older speaker ends.
-async fn serve(
-    what: &'static str,
-    address: SocketAddr,
-    router: Router,
-    closing: CancellationToken,
-) -> anyhow::Result<()> {
-    while !closing.is_cancelled() {
-        match server::listen(address).await {
-            Ok(listener) => {
-                tracing::debug!(what, %address, "Listening");
-                server::serve(listener, router.clone(), closing.clone()).await?;
-            }
-            Err(error) => {
-                tracing::warn!(what, error = %Chain(&error), "Not listening: trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(LISTEN_RETRY) => {}
-                    () = closing.cancelled() => {}
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {
     tokio::select! {
         () = task => {}
@@ -272,6 +244,5 @@ async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> an
 }
 
 const WORKER_THREADS: usize = 2;
-const LISTEN_RETRY: Duration = Duration::from_secs(5);
 /// What the machine has said and nobody has taken yet; more is lost.
 const REPORTS: usize = 16_384;

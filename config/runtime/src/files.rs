@@ -10,7 +10,7 @@ use config::file::{MOST_BYTES, Reading, read, unreadable};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use crate::source::Delivery;
+use crate::delivery::Delivery;
 
 /// What the source calls the files while it waits for them.
 pub(crate) const NAME: &str = "files";

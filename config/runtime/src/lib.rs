@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod backoff;
 pub mod client;
 mod connection;
+mod delivery;
 pub mod events;
 mod files;
 pub mod lease;

@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +14,8 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::Chain;
 
 /// Something that can be well or not; the text says what is wrong.
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -166,6 +169,36 @@ pub async fn serve(
         () = stop.cancelled() => Ok(()),
     }
 }
+
+/// Serves until `closing`, also where the address is another's at first, as while the program that is replaced still ends.
+///
+/// # Errors
+/// If the server breaks.
+pub async fn serve_when_free(
+    what: &'static str,
+    address: SocketAddr,
+    router: Router,
+    closing: CancellationToken,
+) -> anyhow::Result<()> {
+    while !closing.is_cancelled() {
+        match listen(address).await {
+            Ok(listener) => {
+                tracing::debug!(what, %address, "Listening");
+                serve(listener, router.clone(), closing.clone()).await?;
+            }
+            Err(error) => {
+                tracing::warn!(what, error = %Chain(&error), "Not listening: trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(LISTEN_RETRY) => {}
+                    () = closing.cancelled() => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

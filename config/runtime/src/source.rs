@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use config::catalogue::{Catalogue, Slot};
-use config::declaration::Object;
-use config::file::{Ignored, Reading};
+use config::catalogue::Catalogue;
+use config::file::Ignored;
 use config::refusal::Refusal;
-use config::snapshot::{Change, Dirty, Snapshot};
+use config::snapshot::{Dirty, Snapshot};
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use crate::connection::Connection;
+use crate::delivery::Delivery;
 use crate::watch::Interest;
 use crate::{files, watch};
 
@@ -44,22 +43,6 @@ pub struct Update {
     pub settled: Vec<Refusal>,
     /// Whether everything that was asked for has been delivered once.
     pub synced: bool,
-}
-
-/// What the watches and the files send.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Delivery {
-    Change(Change),
-    Declared(Slot, Result<Object, Vec<Refusal>>),
-    Withdrawn(Slot),
-    File(Arc<str>, Reading),
-    Synced(&'static str),
-}
-
-impl From<Change> for Delivery {
-    fn from(change: Change) -> Self {
-        Self::Change(change)
-    }
 }
 
 /// How many deliveries may wait; more slow down the watches.

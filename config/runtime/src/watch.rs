@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::connection::Connection;
-use crate::source::Delivery;
+use crate::delivery::Delivery;
 use follow::{Known, Watch};
 use reading::{Reading, declaration, namespace, node, service, service_cidr, slice};
 

@@ -15,7 +15,7 @@ use super::reading::Reading;
 use super::{ABSENT_RETRY, RETRY, WATCH_SECONDS};
 use crate::backoff::Backoff;
 use crate::connection::{Connection, is_away, status_code};
-use crate::source::Delivery;
+use crate::delivery::Delivery;
 
 /// The watch of one kind.
 pub(super) struct Watch<K> {

@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 };
 use kube::api::DynamicObject;
 
-use crate::source::Delivery;
+use crate::delivery::Delivery;
 
 /// A delivery, and the one that takes it back; none for an object that means nothing to us.
 pub(super) type Reading = Option<(Delivery, Delivery)>;
