@@ -77,6 +77,10 @@ pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
         Fault::PodsNodeSilent => other_node(lab, before)?,
         _ => before,
     };
+    // What an earlier trial has sent to dead endpoints is remembered for two minutes, and a source port comes again.
+    for node in &lab.nodes {
+        node.namespace.output("conntrack", &["-F"])?;
+    }
     let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
     let broken = stream.now();

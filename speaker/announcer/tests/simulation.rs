@@ -782,6 +782,7 @@ impl Sum {
     fn tell(&mut self, seed: u64, aloud: bool) {
         let (segment, outcome) = story(seed);
         self.simulated += segment.now.since_start();
+        #[expect(clippy::print_stdout, reason = "the log of one story, asked for")]
         if aloud {
             println!("{}", segment.log.join("\n"));
         }
