@@ -227,14 +227,9 @@ impl Cluster {
 
     /// What the addresses of all Services depend on beside the Services that are served.
     pub fn context(&self, classes: &Classes) -> Context {
-        let others: Vec<_> = self
-            .snapshot
-            .services()
-            .map(|service| (&service.key, Claim::of_other(service, classes)))
-            .collect();
-        let others = others.iter();
-        Context::of(&self.snapshot)
-            .beside(others.map(|(service, addresses)| (*service, addresses.as_slice())))
+        let services = self.snapshot.services();
+        let others = services.map(|service| (&service.key, Claim::of_other(service, classes)));
+        Context::of(&self.snapshot).beside(others)
     }
 
     /// What a controller decides that starts on what the cluster says: the one there is has decided the same, or will.

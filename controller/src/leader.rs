@@ -198,7 +198,7 @@ impl<'a> Reign<'a> {
     fn configure(&mut self) {
         self.others_touched = false;
         let others = self.others.iter();
-        let others = others.map(|(service, addresses)| (service, addresses.as_slice()));
+        let others = others.map(|(service, addresses)| (service, addresses.iter().copied()));
         let context = Context::of(self.replica.source.snapshot());
         self.allocator.configure(context.beside(others));
     }

@@ -235,13 +235,7 @@ impl Allocator {
         let Some(entry) = self.entries.get(service) else {
             return Vec::new();
         };
-        let search = Search {
-            context: &self.context,
-            pools: &self.pools,
-            ledger: &self.ledger,
-            claim: &entry.claim,
-            holdings: &entry.holdings,
-        };
+        let search = entry.search(&self.context, &self.pools, &self.ledger);
         let pools = self.pools.iter();
         let verdicts = pools.flat_map(|pool| {
             let families = entry.claim.families.iter();
@@ -262,6 +256,21 @@ impl Entry {
             is_known: false,
             decision: Decision::default(),
             claim,
+        }
+    }
+
+    fn search<'a>(
+        &'a self,
+        context: &'a Context,
+        pools: &'a Pools,
+        ledger: &'a Ledger,
+    ) -> Search<'a> {
+        Search {
+            context,
+            pools,
+            ledger,
+            claim: &self.claim,
+            holdings: &self.holdings,
         }
     }
 

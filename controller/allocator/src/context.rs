@@ -38,18 +38,16 @@ impl Context {
     }
 
     /// The same beside Services of other classes with their addresses; those that are in no pool do not matter.
-    pub fn beside<'a>(
+    pub fn beside<'a, A: IntoIterator<Item = IpAddr>>(
         mut self,
-        others: impl IntoIterator<Item = (&'a ServiceKey, &'a [IpAddr])>,
+        others: impl IntoIterator<Item = (&'a ServiceKey, A)>,
     ) -> Self {
         for (service, addresses) in others {
-            for &address in addresses {
+            for address in addresses {
                 if self.pools.values().any(|pool| pool.contains(address)) {
-                    let first = self
-                        .others
-                        .entry(address)
-                        .or_insert_with(|| service.clone());
-                    if *service < *first {
+                    let first = self.others.entry(address);
+                    let first = first.or_insert_with(|| service.clone());
+                    if service < first {
                         first.clone_from(service);
                     }
                 }

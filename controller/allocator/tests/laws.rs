@@ -172,7 +172,6 @@ fn any_context() -> impl Strategy<Value = Context> {
         let mut made = context([p, q, r].into_iter().flatten().collect());
         made.nodes
             .extend(node.map(|address| (address, "node-1".into())));
-        let other = other.as_slice();
         made.beside([(&key("c/other"), other)])
     })
 }

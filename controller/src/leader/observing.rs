@@ -113,15 +113,12 @@ impl Reign<'_> {
     /// Takes in a Service as it is now.
     pub(super) fn observe(&mut self, observed: Observed) {
         let service = observed.service.key.clone();
-        let is_same = |known: &&Observed| known.service.uid == observed.service.uid;
-        let known = self.book.get(&service).filter(is_same);
+        let known = self.book.get(&service);
+        let known = known.filter(|known| known.service.uid == observed.service.uid);
         if known.is_some_and(|known| !observed.is_newer_than(known)) {
             return;
         }
         let now = Instant::now();
-        let of_other = Claim::of_other(&observed.service, &self.replica.classes);
-        self.note_other(&service, of_other);
-        let known = self.book.get(&service).filter(is_same);
         let Some(claim) = Claim::of(&observed.service, &self.replica.classes) else {
             self.observe_other(observed);
             return;
@@ -147,6 +144,7 @@ impl Reign<'_> {
                 self.overwritten(&observed, now);
             }
         }
+        self.note_other(&service, Vec::new());
         self.tell_time();
         self.allocator.claim(claim);
         self.book.insert(service.clone(), observed);
@@ -156,6 +154,8 @@ impl Reign<'_> {
     /// Takes in a Service that is not ours; it may have been.
     pub(super) fn observe_other(&mut self, observed: Observed) {
         let service = observed.service.key.clone();
+        let of_other = Claim::of_other(&observed.service, &self.replica.classes);
+        self.note_other(&service, of_other);
         let had = self.allocator.withdraw(&service);
         let is_balancer = observed.service.kind == ServiceKind::LoadBalancer;
         if !had.is_empty() {

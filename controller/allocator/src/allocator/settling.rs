@@ -11,7 +11,6 @@ use crate::decision::{Decision, Released, Turn};
 use crate::ledger::Ledger;
 use crate::pools::Pools;
 use crate::rejection::Rejection;
-use crate::search::Search;
 
 impl Allocator {
     /// Decides everything that is open, and says for which Services something is different now.
@@ -115,13 +114,7 @@ impl Allocator {
         let mut refusals = Vec::new();
         // Each round gives something, the last one nothing: several addresses may have to be reassigned.
         for _ in 0..entry.holdings.len() + ROUNDS {
-            let search = Search {
-                context: &self.context,
-                pools: &self.pools,
-                ledger: &self.ledger,
-                claim: &entry.claim,
-                holdings: &entry.holdings,
-            };
+            let search = entry.search(&self.context, &self.pools, &self.ledger);
             let plan = search.plan();
             refusals = plan.refusals;
             if plan.changes.is_empty() {
@@ -143,13 +136,7 @@ impl Allocator {
         } else {
             self.lacking.insert(turn.clone());
         }
-        let search = Search {
-            context: &self.context,
-            pools: &self.pools,
-            ledger: &self.ledger,
-            claim: &entry.claim,
-            holdings: &entry.holdings,
-        };
+        let search = entry.search(&self.context, &self.pools, &self.ledger);
         entry.decision = search.decision(rejection);
     }
 
