@@ -51,6 +51,22 @@ impl Fault {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::LinkDown => "link down at the announcing node",
+            Self::Silence => "power-off: cut off, and it does not see it",
+            Self::SpeakerKilled => "speaker killed (SIGKILL)",
+            Self::SpeakerPaused => "speaker stopped (SIGSTOP)",
+            Self::SpeakerEnded => "speaker ended (SIGTERM): planned",
+            Self::Excluded => "node excluded by its label: planned",
+            Self::ProxyKilled => "proxy killed (SIGKILL)",
+            Self::LinkDownWithoutApi => "link down, and no API server",
+            Self::PodsNodeSilent => "a node that only runs Pods is cut off",
+        })
+    }
+}
+
 /// What happened in one trial.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -123,11 +139,15 @@ fn break_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
     match fault {
         Fault::LinkDown => lab.faults.link_down(node),
         Fault::Silence => cut_off(lab, node),
-        Fault::SpeakerKilled => speaker(lab, node)?.kill(),
-        Fault::SpeakerPaused => speaker(lab, node)?.pause(),
-        Fault::SpeakerEnded => speaker(lab, node)?.terminate(PATIENCE).map(drop),
+        Fault::SpeakerKilled => lab.node_mut(node)?.speaker_mut()?.kill(),
+        Fault::SpeakerPaused => lab.node_mut(node)?.speaker_mut()?.pause(),
+        Fault::SpeakerEnded => lab
+            .node_mut(node)?
+            .speaker_mut()?
+            .terminate(PATIENCE)
+            .map(drop),
         Fault::Excluded => label(lab, node, &format!("{EXCLUDED}=true")),
-        Fault::ProxyKilled => proxy(lab, node)?.kill(),
+        Fault::ProxyKilled => lab.node_mut(node)?.proxy_mut()?.kill(),
         Fault::LinkDownWithoutApi => {
             lab.control_plane.api_server.pause()?;
             lab.faults.link_down(node)
@@ -158,30 +178,18 @@ fn repair_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
     match fault {
         Fault::LinkDown => lab.faults.link_up(node),
         Fault::Silence | Fault::PodsNodeSilent => lab.faults.lose_nothing(),
-        Fault::SpeakerKilled | Fault::SpeakerEnded => speaker(lab, node)?.start_again(),
-        Fault::SpeakerPaused => speaker(lab, node)?.resume(),
+        Fault::SpeakerKilled | Fault::SpeakerEnded => {
+            lab.node_mut(node)?.speaker_mut()?.start_again()
+        }
+        Fault::SpeakerPaused => lab.node_mut(node)?.speaker_mut()?.resume(),
         Fault::Excluded => label(lab, node, &format!("{EXCLUDED}-")),
-        Fault::ProxyKilled => proxy(lab, node)?.start_again(),
+        Fault::ProxyKilled => lab.node_mut(node)?.proxy_mut()?.start_again(),
         Fault::LinkDownWithoutApi => {
             lab.control_plane.api_server.resume()?;
             lab.control_plane.wait_for_api_server()?;
             lab.faults.link_up(node)
         }
     }
-}
-
-fn speaker(lab: &mut Lab, node: NodeNumber) -> Result<&mut crate::program::Program> {
-    lab.node_mut(node)?
-        .speaker
-        .as_mut()
-        .with_context(|| format!("no speaker runs on {node}"))
-}
-
-fn proxy(lab: &mut Lab, node: NodeNumber) -> Result<&mut crate::program::Program> {
-    lab.node_mut(node)?
-        .proxy
-        .as_mut()
-        .with_context(|| format!("no proxy runs on {node}"))
 }
 
 /// `node.kubernetes.io/exclude-from-external-load-balancers` (KEP-1143).

@@ -242,6 +242,11 @@ impl Lab {
             .with_context(|| format!("there is no {number}"))
     }
 
+    /// Our controller, to do something to it.
+    pub fn controller_mut(&mut self) -> Result<&mut Program> {
+        self.controller.as_mut().context("no controller runs")
+    }
+
     /// Every program that runs or ran.
     pub fn programs(&mut self) -> impl Iterator<Item = &mut Program> {
         let on_nodes = self

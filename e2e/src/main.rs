@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum as _};
 use e2e::failover::Fault;
 use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
 
@@ -49,6 +49,9 @@ enum Verb {
         /// What happens to the node; several take turns.
         #[arg(long, value_enum, value_delimiter = ',', default_value = "link-down")]
         fault: Vec<Fault>,
+        /// Everything that can happen, each in its turn.
+        #[arg(long, conflicts_with = "fault")]
+        every_fault: bool,
         /// A document that has the marks between which the table goes.
         #[arg(long, value_name = "FILE")]
         document: Option<PathBuf>,
@@ -92,6 +95,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Verb::Failover {
             trials,
             fault,
+            every_fault,
             document,
             median_at_most,
             kube_proxy,
@@ -102,7 +106,12 @@ fn run(arguments: Arguments) -> Result<()> {
             }
             with_lab(&options, |lab| {
                 let median_at_most = Duration::from_millis(median_at_most);
-                trials::run(lab, trials, &fault, median_at_most, document.as_deref())
+                let faults = if every_fault {
+                    Fault::value_variants()
+                } else {
+                    &fault
+                };
+                trials::run(lab, trials, faults, median_at_most, document.as_deref())
             })
         }
     }

@@ -1,6 +1,6 @@
 //! A node: a network namespace on the LAN with the programs that run there.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::lan::{FORWARDING, plug_in};
 use crate::namespace::Namespace;
@@ -40,5 +40,19 @@ impl Node {
             proxy: None,
             namespace,
         })
+    }
+
+    /// Foghorn's speaker, to do something to it.
+    pub fn speaker_mut(&mut self) -> Result<&mut Program> {
+        let number = self.number;
+        let speaker = self.speaker.as_mut();
+        speaker.with_context(|| format!("no speaker runs on {number}"))
+    }
+
+    /// The service proxy, to do something to it.
+    pub fn proxy_mut(&mut self) -> Result<&mut Program> {
+        let number = self.number;
+        let proxy = self.proxy.as_mut();
+        proxy.with_context(|| format!("no proxy runs on {number}"))
     }
 }

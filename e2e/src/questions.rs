@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::lab::Lab;
 use crate::manifest;
 use crate::namespace::Namespace;
+use crate::topology::{POOL_IPV4, POOL_IPV6};
 use crate::wait;
 
 impl Lab {
@@ -30,6 +31,17 @@ impl Lab {
             &manifest::load_balancer(name),
         )?;
         Ok(())
+    }
+
+    /// Makes a pool of both families and a Service `web`, and waits until it has an address of each and three endpoints;
+    /// the addresses.
+    pub fn serve_web(&self, patience: Duration) -> Result<Vec<IpAddr>> {
+        let pool = manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]);
+        self.kubectl.apply(&pool)?;
+        self.create_web("web")?;
+        let vips = self.wait_for_external_addresses("default", "web", 2, patience)?;
+        self.wait_for_endpoints("default", "web", 3, patience)?;
+        Ok(vips)
     }
 
     /// The external addresses that a Service has, in the order of its status.

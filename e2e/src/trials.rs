@@ -6,12 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum as _;
 use e2e::document::{Marks, write_between};
 use e2e::failover::{Fault, Summary, Trial, trial};
 use e2e::lab::Lab;
-use e2e::manifest;
-use e2e::topology::{POOL_IPV4, POOL_IPV6};
 
 use crate::show::{print, say};
 
@@ -27,7 +24,7 @@ pub(crate) fn run(
         "Lab ready after {:.1} s.",
         lab.start_time.as_secs_f64()
     ));
-    let vips = prepare(lab)?;
+    let vips = lab.serve_web(Duration::from_secs(60))?;
     let mut rows = Vec::new();
     for &fault in faults {
         rows.push(Row::measure(lab, &vips, fault, trials)?);
@@ -43,28 +40,18 @@ pub(crate) fn run(
         ensure!(
             median <= median_at_most,
             "{}: the median is {} ms: more than the {} ms that were asked for",
-            name(row.fault),
+            row.fault,
             median.as_millis(),
             median_at_most.as_millis()
         );
         ensure!(
             row.lost == 0 || !row.fault.is_planned(),
             "{}: {} requests were lost in planned moves",
-            name(row.fault),
+            row.fault,
             row.lost
         );
     }
     Ok(())
-}
-
-fn prepare(lab: &mut Lab) -> Result<Vec<IpAddr>> {
-    lab.kubectl
-        .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
-    lab.create_web("web")?;
-    let patience = Duration::from_secs(60);
-    let vips = lab.wait_for_external_addresses("default", "web", 2, patience)?;
-    lab.wait_for_endpoints("default", "web", 3, patience)?;
-    Ok(vips)
 }
 
 /// All trials of one fault.
@@ -81,8 +68,7 @@ struct Row {
 impl Row {
     fn measure(lab: &mut Lab, vips: &[IpAddr], fault: Fault, count: u32) -> Result<Self> {
         say(&format!(
-            "{count} trials of {} at the announcing node, a request each 5 ms, each with 250 ms to be answered:",
-            name(fault)
+            "{count} trials, a request each 5 ms, each with 250 ms to be answered: {fault}"
         ));
         let mut trials = Vec::new();
         // The families take turns.
@@ -125,7 +111,7 @@ fn table(rows: &[Row]) -> String {
     for row in rows {
         text.push_str(&format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} of {} |\n",
-            describe(row.fault),
+            row.fault,
             row.gaps.count(),
             row.moved,
             row.gaps.median().as_millis(),
@@ -137,26 +123,6 @@ fn table(rows: &[Row]) -> String {
         ));
     }
     text
-}
-
-fn describe(fault: Fault) -> &'static str {
-    match fault {
-        Fault::LinkDown => "link down at the announcing node",
-        Fault::Silence => "power-off: cut off, and it does not see it",
-        Fault::SpeakerKilled => "speaker killed (SIGKILL)",
-        Fault::SpeakerPaused => "speaker stopped (SIGSTOP)",
-        Fault::SpeakerEnded => "speaker ended (SIGTERM): planned",
-        Fault::Excluded => "node excluded by its label: planned",
-        Fault::ProxyKilled => "proxy killed (SIGKILL)",
-        Fault::LinkDownWithoutApi => "link down, and no API server",
-        Fault::PodsNodeSilent => "a node that only runs Pods is cut off",
-    }
-}
-
-/// As on the command line.
-fn name(fault: Fault) -> String {
-    let value = fault.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn surroundings() -> Result<String> {

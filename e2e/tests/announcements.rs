@@ -11,9 +11,8 @@ use anyhow::{Result, ensure};
 use e2e::capture::Capture;
 use e2e::failover::{Fault, trial, wait_for_announcer};
 use e2e::lab::{Lab, Options, with_lab};
-use e2e::manifest;
 use e2e::observer::who_has;
-use e2e::topology::{NODES, NodeNumber, POOL_IPV4, POOL_IPV6};
+use e2e::topology::{NODES, NodeNumber};
 use e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,11 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn the_lan_hears_one_owner() -> Result<()> {
     with_lab(&Options::foghorn("announcements"), |lab| {
         let capture = Capture::start(&lab.client)?;
-        lab.kubectl
-            .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
-        lab.create_web("web")?;
-        let vips = lab.wait_for_external_addresses("default", "web", 2, PATIENCE)?;
-        lab.wait_for_endpoints("default", "web", 3, PATIENCE)?;
+        let vips = lab.serve_web(PATIENCE)?;
         for &vip in &vips {
             let owner = wait_for_announcer(lab, vip)?;
             wait_for_announcement(&capture, vip, owner)?;

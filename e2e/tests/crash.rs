@@ -65,7 +65,7 @@ fn crashes_move_no_address_and_give_none_twice() -> Result<()> {
 }
 
 fn kill_often(lab: &mut Lab, ledger: &Mutex<Ledger>, random: &mut Random) -> Result<()> {
-    let controller = lab.controller.as_mut().context("no controller")?;
+    let controller = lab.controller_mut()?;
     let begin = Instant::now();
     for kill in 1..=KILLS {
         // Half of the crashes hit a controller that starts, half one that assigns.

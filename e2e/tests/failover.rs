@@ -7,16 +7,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::client::{Protocol, Question, Target};
 use e2e::failover::{Fault, trial, wait_for_announcer};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::long::LongConnection;
-use e2e::manifest::{self, TCP_PORT};
+use e2e::manifest::TCP_PORT;
 use e2e::observer;
 use e2e::questions::at;
 use e2e::stream::{Pace, Stream};
-use e2e::topology::{POOL_IPV4, POOL_IPV6};
 use e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,11 +25,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 #[ignore = "needs the lab: make test-e2e"]
 fn clients_notice_as_little_as_promised() -> Result<()> {
     with_lab(&Options::foghorn("failover"), |lab| {
-        lab.kubectl
-            .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
-        lab.create_web("web")?;
-        let vips = lab.wait_for_external_addresses("default", "web", 2, Duration::from_secs(60))?;
-        lab.wait_for_endpoints("default", "web", 3, Duration::from_secs(60))?;
+        let vips = lab.serve_web(Duration::from_secs(60))?;
         let mut survived = Vec::new();
         for round in 1..=3 {
             for &vip in &vips {
@@ -72,11 +67,7 @@ fn a_planned_move_loses_nothing(lab: &mut Lab, vip: IpAddr) -> Result<bool> {
     )?;
     let stream = Stream::start(&lab.client, target, Question::Hostname, pace)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
-    let speaker = lab
-        .node_mut(before)?
-        .speaker
-        .as_mut()
-        .context("no speaker")?;
+    let speaker = lab.node_mut(before)?.speaker_mut()?;
     let status = speaker.terminate(PATIENCE)?;
     let moved = stream.now();
     let after = wait::until("another announcer", PATIENCE, || {
@@ -89,11 +80,7 @@ fn a_planned_move_loses_nothing(lab: &mut Lab, vip: IpAddr) -> Result<bool> {
     long.wait_for_answers(50, PATIENCE)?;
     let answers = long.answers();
     let pod = long.stop();
-    lab.node_mut(before)?
-        .speaker
-        .as_mut()
-        .context("no speaker")?
-        .start_again()?;
+    lab.node_mut(before)?.speaker_mut()?.start_again()?;
     println!(
         "  {before} -> {after}: {record}; longest gap {:?}",
         record.longest_gap().length
@@ -114,11 +101,7 @@ fn a_planned_move_loses_nothing(lab: &mut Lab, vip: IpAddr) -> Result<bool> {
 }
 
 fn a_failover_needs_no_api_server(lab: &mut Lab, vip: IpAddr) -> Result<()> {
-    lab.control_plane.api_server.pause()?;
-    let outcome = trial(lab, vip, Fault::LinkDown);
-    lab.control_plane.api_server.resume()?;
-    let trial = outcome?;
-    lab.control_plane.wait_for_api_server()?;
+    let trial = trial(lab, vip, Fault::LinkDownWithoutApi)?;
     println!(
         "without an API server: {} -> {}, no answer for {:?}",
         trial.before, trial.after, trial.gap

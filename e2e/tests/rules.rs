@@ -72,34 +72,22 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
         complete_rules(node)
     })?;
     let incremental = wait_until_quiet(node)?;
-    node.proxy
-        .as_mut()
-        .context("no proxy")?
-        .terminate(patience)?;
+    node.proxy_mut()?.terminate(patience)?;
     ensure!(
         rules(node)? == incremental,
         "the rules of {} went with the proxy",
         node.number
     );
-    let mut cleanup = node
-        .proxy
-        .as_ref()
-        .map(Program::recipe)
-        .context("no proxy")?
-        .clone();
+    let mut cleanup = node.proxy_mut()?.recipe().clone();
     cleanup.name.push_str("-cleanup");
     cleanup.arguments.push("--cleanup".into());
-    let logs = node
-        .proxy
-        .as_ref()
-        .and_then(|proxy| proxy.log().parent())
-        .context("no log")?;
+    let logs = node.proxy_mut()?.log().parent().context("no log")?;
     let status = Program::start(cleanup, logs)?.wait(patience)?;
     ensure!(status.success(), "--cleanup ended with {status}");
     let left = rules(node)?;
     ensure!(left.is_empty(), "--cleanup left: {:?}", left.keys());
 
-    node.proxy.as_mut().context("no proxy")?.start_again()?;
+    node.proxy_mut()?.start_again()?;
     let mut fresh = BTreeMap::new();
     let equal = wait::until("equal rules", patience, || {
         fresh = rules(node)?;

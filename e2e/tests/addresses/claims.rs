@@ -145,7 +145,7 @@ fn classes_by_flag(words: &mut Words<'_>) -> Result<()> {
         ["--lb-class=example.com/a", "--lb-class=example.com/b"],
         "--serve-classless",
     );
-    let before = words.controller()?.recipe().arguments.clone();
+    let before = words.lab.controller_mut()?.recipe().arguments.clone();
     words.restart_controller_with(&before, &named)?;
     words.service("a", "", "loadBalancerClass: example.com/a")?;
     words.has("a", &["192.168.1.130"])?;

@@ -1,6 +1,6 @@
 //! Pools: what they consist of, whom they serve, and what they say of themselves.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::words::{Chapter, Words};
 
@@ -236,7 +236,7 @@ fn hold(words: &mut Words<'_>) -> Result<()> {
             Ok(pool.contains("service: default/jellyfin").then_some(()))
         },
     )?;
-    let controller = words.lab.controller.as_mut().context("no controller")?;
+    let controller = words.lab.controller_mut()?;
     controller.kill()?;
     controller.start_again()?;
     words.controller_acts_again()?;

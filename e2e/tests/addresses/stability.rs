@@ -51,7 +51,7 @@ fn some_services(words: &Words<'_>) -> Result<Vec<(String, Vec<std::net::IpAddr>
 fn restart(words: &mut Words<'_>) -> Result<()> {
     let before = some_services(words)?;
     for kill in [true, false] {
-        let controller = words.controller()?;
+        let controller = words.lab.controller_mut()?;
         if kill {
             controller.kill()?;
         } else {
@@ -66,7 +66,7 @@ fn restart(words: &mut Words<'_>) -> Result<()> {
 
 fn another_leader(words: &mut Words<'_>) -> Result<()> {
     let before = some_services(words)?;
-    let mut recipe = words.controller()?.recipe().clone().args([
+    let mut recipe = words.lab.controller_mut()?.recipe().clone().args([
         "--metrics-address=127.0.0.1:17472",
         "--health-address=127.0.0.1:17473",
         "--lease-identity=second",
@@ -85,12 +85,12 @@ fn another_leader(words: &mut Words<'_>) -> Result<()> {
     })
     .with_context(|| second.log_text().unwrap_or_default())?;
     ensure!(leader(words)? != "second", "two replicas lead");
-    words.controller()?.kill()?;
+    words.lab.controller_mut()?.kill()?;
     words.controller_acts_again()?;
     ensure!(leader(words)? == "second", "{} leads", leader(words)?);
     words.nobody_moved(&before)?;
     // The first comes back and follows; the second goes in good order, and the first leads at once.
-    words.controller()?.start_again()?;
+    words.lab.controller_mut()?.start_again()?;
     words.controller_has_seen_everything()?;
     ensure!(leader(words)? == "second", "{} leads", leader(words)?);
     second.terminate(PATIENCE)?;
@@ -118,7 +118,7 @@ fn refused_write(words: &mut Words<'_>) -> Result<()> {
         .wait_for_external_addresses("default", "other", 1, PATIENCE)?;
     words.has("cursed", &[])?;
     words.nobody_moved(&[before, words.of("other")?].concat())?;
-    let log = words.controller()?.log_text()?;
+    let log = words.lab.controller_mut()?.log_text()?;
     ensure!(
         log.contains("cursed services keep their status"),
         "the log does not say why"
@@ -212,7 +212,7 @@ fn write_as(words: &Words<'_>, manager: &str, service: &str, address: &str) -> R
 }
 
 fn adoption(words: &mut Words<'_>) -> Result<()> {
-    words.controller()?.terminate(PATIENCE)?;
+    words.lab.controller_mut()?.terminate(PATIENCE)?;
     words.pool("lan", LAN)?;
     for (name, manager, address, metadata) in [
         (
@@ -246,7 +246,7 @@ fn adoption(words: &mut Words<'_>) -> Result<()> {
     }
     let before = words.everybody()?;
     ensure!(before.len() == 5, "{before:?}");
-    words.controller()?.start_again()?;
+    words.lab.controller_mut()?.start_again()?;
     words.service("new", "", "")?;
     words.has("new", &["192.168.1.130"])?;
     words.kubectl("delete service new")?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::lab::Lab;
-use e2e::program::Program;
 use e2e::questions::{external_addresses, items, items_of};
 use e2e::wait;
 use serde_json::Value;
@@ -167,18 +166,13 @@ impl<'a> Words<'a> {
         Ok(())
     }
 
-    /// The controller's program.
-    pub(crate) fn controller(&mut self) -> Result<&mut Program> {
-        self.lab.controller.as_mut().context("no controller")
-    }
-
     /// Ends the controller in good order and starts it with these arguments and more.
     pub(crate) fn restart_controller_with(
         &mut self,
         arguments: &[OsString],
         more: &[&str],
     ) -> Result<()> {
-        let controller = self.controller()?;
+        let controller = self.lab.controller_mut()?;
         controller.terminate(PATIENCE)?;
         let more = more.iter().map(OsString::from);
         controller.recipe_mut().arguments = arguments.iter().cloned().chain(more).collect();

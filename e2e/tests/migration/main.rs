@@ -82,10 +82,7 @@ fn from_metallb_and_back() -> Result<()> {
 /// The steps of the handbook: one program gives addresses at a time, then node by node.
 fn to_foghorn(lab: &mut Lab, metallb: &mut MetalLb, before: &[Held]) -> Result<()> {
     metallb.stop_controller()?;
-    lab.controller
-        .as_mut()
-        .context("no controller")?
-        .start_again()?;
+    lab.controller_mut()?.start_again()?;
     wait::until("the adoption of all addresses", PATIENCE, || {
         let services = lab.api.get("/api/v1/namespaces/default/services")?;
         let adopted = items(&services)
@@ -96,41 +93,26 @@ fn to_foghorn(lab: &mut Lab, metallb: &mut MetalLb, before: &[Held]) -> Result<(
     nobody_moved(lab, before)?;
     for node in NODES {
         metallb.stop_speaker(node)?;
-        let speaker = &mut lab.node_mut(node)?.speaker;
-        speaker.as_mut().context("no speaker")?.start_again()?;
+        lab.node_mut(node)?.speaker_mut()?.start_again()?;
     }
     nobody_moved(lab, before)
 }
 
 fn back_to_metallb(lab: &mut Lab, metallb: &mut MetalLb, before: &[Held]) -> Result<()> {
     for node in NODES {
-        let speaker = &mut lab.node_mut(node)?.speaker;
-        speaker
-            .as_mut()
-            .context("no speaker")?
-            .terminate(PATIENCE)?;
+        lab.node_mut(node)?.speaker_mut()?.terminate(PATIENCE)?;
         metallb.start_speaker(lab, node)?;
     }
-    lab.controller
-        .as_mut()
-        .context("no controller")?
-        .terminate(PATIENCE)?;
+    lab.controller_mut()?.terminate(PATIENCE)?;
     metallb.start_controller()?;
     new_service_from_the_old_pool(lab, "back")?;
     nobody_moved(lab, before)
 }
 
 fn stop_foghorn(lab: &mut Lab) -> Result<()> {
-    lab.controller
-        .as_mut()
-        .context("no controller")?
-        .terminate(PATIENCE)?;
+    lab.controller_mut()?.terminate(PATIENCE)?;
     for node in NODES {
-        let speaker = &mut lab.node_mut(node)?.speaker;
-        speaker
-            .as_mut()
-            .context("no speaker")?
-            .terminate(PATIENCE)?;
+        lab.node_mut(node)?.speaker_mut()?.terminate(PATIENCE)?;
     }
     Ok(())
 }
