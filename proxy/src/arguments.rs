@@ -91,6 +91,9 @@ pub struct Arguments {
     pub speaker_socket: PathBuf,
 }
 
+/// Port of `/healthz` and `/livez` by default, as kube-proxy's.
+pub const HEALTH_PORT: u16 = 10256;
+
 /// How Pods are told from outsiders, under kube-proxy's names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum DetectLocalMode {
@@ -111,7 +114,7 @@ pub enum DetectLocalMode {
 impl Arguments {
     /// Where health is served, if anywhere.
     pub fn health_address(&self) -> Option<SocketAddr> {
-        let default = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 10256);
+        let default = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), HEALTH_PORT);
         match self.healthz_bind_address {
             Some(ListenAddress(address)) => address,
             None => self.common.health_address_or(default),

@@ -17,7 +17,7 @@ use config_runtime::supervision::Supervisor;
 use config_runtime::telemetry;
 use config_runtime::{Interest, client, server};
 use prometheus_client::registry::Registry;
-use proxy::arguments::Arguments;
+use proxy::arguments::{Arguments, HEALTH_PORT};
 use proxy::conntrack::{Cleaner, Sweep};
 use proxy::health::{health_router, mode_router};
 use proxy::metrics::Metrics;
@@ -103,7 +103,7 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     supervisor.spawn_server("status", until(closing.clone(), looking_after));
     let (told_goals, goals) = watch::channel(BTreeMap::new());
     let kernel = MovedVips::open().context("failed to open a socket to nftables")?;
-    let sending_on = moved::follow(goals, kernel);
+    let sending_on = moved::follow(goals, kernel, HEALTH_PORT);
     supervisor.spawn_server("moved addresses", until(closing, sending_on));
 
     let plane = Nftables::open().context("failed to open a socket to nftables")?;

@@ -21,7 +21,7 @@ use crate::conntrack::Cleaner;
 use crate::data_plane::DataPlane;
 use crate::health_check::Notice;
 use crate::metrics::Metrics;
-use crate::moved::goals;
+use crate::moved::{Goal, goals};
 use crate::pending::Pending;
 use crate::speaker_socket::Said;
 use crate::status::Status;
@@ -37,8 +37,8 @@ pub struct Sync<P> {
     pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
     /// What the speaker says.
     pub said: watch::Receiver<Said>,
-    /// Where goes for which VIPs segments are to be sent on, and to which node's address.
-    pub goals: watch::Sender<BTreeMap<IpAddr, IpAddr>>,
+    /// Where goes for which VIPs segments are to be sent on, and to which node.
+    pub goals: watch::Sender<BTreeMap<IpAddr, Goal>>,
     /// Who does the jobs.
     pub worker: Worker<P>,
     /// Who ends stale connections, if that is possible here.
