@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::name::PoolName;
+use crate::name::{NodeName, PoolName};
 use crate::service::Service;
 
 /// What a Service asks for beyond its spec.
@@ -19,6 +19,8 @@ pub struct Requests {
     pub addresses: Vec<IpAddr>,
     /// `allow-shared-ip`: it shares addresses with the Services that have the same key.
     pub sharing_key: Option<Arc<str>>,
+    /// `preferred-node`, in our spelling only: the node that is to announce its addresses whenever it can.
+    pub preferred_node: Option<NodeName>,
     /// What could not be understood. What it was about is not in the other fields, so a Service with complaints
     /// must be given nothing new: it would be something else than its author wrote.
     pub complaints: Vec<RequestComplaint>,
@@ -61,7 +63,9 @@ pub const ADDRESS_POOL: &str = "address-pool";
 pub const LOAD_BALANCER_IPS: &str = "loadBalancerIPs";
 /// The annotation that allows addresses to be shared, without its prefix.
 pub const ALLOW_SHARED_IP: &str = "allow-shared-ip";
-/// All prefixes of the annotations above, ours first.
+/// The annotation that names the node which is to announce the addresses whenever it can: ours alone.
+pub const PREFERRED_NODE: &str = "foghorn.dev/preferred-node";
+/// All prefixes of the annotations without one, ours first.
 pub const PREFIXES: [&str; 3] = [PREFIX, "metallb.io/", "metallb.universe.tf/"];
 
 /// More than this many addresses in one annotation is a mistake.
@@ -102,10 +106,14 @@ impl Requests {
             (None, Some(text)) => addresses("spec.loadBalancerIP", text, &mut complaints),
             (None, None) => Vec::new(),
         };
+        let preferred_node = annotations.get(PREFERRED_NODE).map(|text| text.trim());
         Self {
             pool,
             addresses,
             sharing_key,
+            preferred_node: preferred_node
+                .filter(|text| !text.is_empty())
+                .map(NodeName::new),
             complaints,
         }
     }
@@ -230,6 +238,7 @@ mod tests {
                 pool: Some("lan".into()),
                 addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
                 sharing_key: Some("dns".into()),
+                preferred_node: None,
                 complaints: vec![],
             };
             assert_eq!(requests, expected, "{prefix}");

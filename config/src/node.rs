@@ -1,5 +1,6 @@
 //! Nodes of the cluster.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,12 +23,16 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     /// `spec.unschedulable`: cordoned.
     pub unschedulable: bool,
+    /// The annotation [`DRAIN`] says that announced addresses are to leave it.
+    pub drained: bool,
     /// The node is about to be deleted (taint `ToBeDeletedByClusterAutoscaler`).
     pub being_deleted: bool,
     /// The condition `Ready` is true.
     pub ready: bool,
 }
 
+/// The annotation by which a node is made to hand announced addresses over while another node can take them: `"true"`.
+pub const DRAIN: &str = "foghorn.dev/drain";
 /// The label by which a node is kept from serving external load balancers.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -52,6 +57,7 @@ impl Node {
             external_ips: addresses("ExternalIP"),
             pod_cidrs: pod_cidrs(&spec),
             unschedulable: spec.unschedulable.unwrap_or(false),
+            drained: is_true(node.metadata.annotations.as_ref(), DRAIN),
             being_deleted: spec
                 .taints
                 .iter()
@@ -75,6 +81,10 @@ impl Node {
     pub fn zone(&self) -> Option<Arc<str>> {
         self.labels.get(ZONE_LABEL).map(|zone| zone.as_str().into())
     }
+}
+
+fn is_true(annotations: Option<&BTreeMap<String, String>>, name: &str) -> bool {
+    annotations.is_some_and(|annotations| annotations.get(name).is_some_and(|text| text == "true"))
 }
 
 fn pod_cidrs(spec: &api::NodeSpec) -> Vec<IpNet> {
@@ -109,5 +119,14 @@ mod tests {
         assert_eq!(node.internal_ips, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(node.pod_cidrs.len(), 2);
         assert!(node.ready && node.being_deleted && !node.excluded_from_load_balancers());
+    }
+
+    #[test]
+    fn a_node_is_drained_while_its_annotation_is_true() {
+        for (value, expected) in [("true", true), ("false", false), ("", false)] {
+            let node = serde_json::json!({"metadata": {"name": "a", "annotations": {"foghorn.dev/drain": value}}});
+            let (_, node) = Node::from_api(&serde_json::from_value(node).unwrap()).unwrap();
+            assert_eq!(node.drained, expected, "{value}");
+        }
     }
 }

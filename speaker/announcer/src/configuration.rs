@@ -27,6 +27,9 @@ pub struct Vip {
     pub placement: PlacementKey,
     /// Every node of the cluster in the order of [`crate::candidates::rank`], with those that may not own the VIP and why.
     pub candidates: Vec<Candidate>,
+    /// The node that was asked for: the VIP goes there as soon as it stands, whatever [`Self::failback`] says. It is the
+    /// first of the candidates.
+    pub requested: Option<NodeName>,
     /// Whether the VIP goes back to a better candidate.
     pub failback: Failback,
     /// What happens when the segment is cut in two.

@@ -52,6 +52,7 @@ fn configuration(vips: impl IntoIterator<Item = IpAddr>, nodes: &[&str]) -> Conf
                 eligibility: Ok(()),
             })
             .collect(),
+        requested: None,
         failback: Failback::Never,
         partition: Partition::Available,
         links: Links::InSubnet,

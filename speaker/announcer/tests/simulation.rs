@@ -68,6 +68,7 @@ fn configuration(names: &[&str], vips: usize, refused: &[&str]) -> Configuration
         let vip = Vip {
             candidates: rank(&placement, contenders),
             placement,
+            requested: None,
             failback: Failback::Never,
             partition: Partition::Available,
             links: Links::InSubnet,
@@ -507,6 +508,100 @@ fn failback_is_a_planned_move_and_only_if_asked() {
     }
 }
 
+/// The same, with this node asked for.
+fn requested(mut configuration: Configuration, name: &str) -> Configuration {
+    for vip in configuration.vips.values_mut() {
+        vip.requested = Some(name.into());
+        vip.candidates
+            .sort_by_key(|candidate| candidate.node.as_str() != name);
+    }
+    configuration
+}
+
+/// The same, with this node drained.
+fn drained(mut configuration: Configuration, name: &str) -> Configuration {
+    for vip in configuration.vips.values_mut() {
+        for candidate in &mut vip.candidates {
+            if candidate.node.as_str() == name {
+                candidate.eligibility = Err(Ineligible::Draining);
+            }
+        }
+        vip.candidates
+            .sort_by_key(|candidate| candidate.eligibility.is_err());
+    }
+    configuration
+}
+
+#[test]
+fn an_address_goes_to_the_node_that_is_asked_for_without_a_gap_and_stays_when_nobody_asks() {
+    let mut segment = settled(15, 3, 4);
+    let vips: Vec<_> = (0..4).map(address).collect();
+    let plain = configuration(&NAMES[..3], 4, &[]);
+    let mut watch = Watch::new(STEADY, vips.iter().copied(), segment.now);
+    watch.planned = true;
+    for (number, name) in NAMES[..3].iter().enumerate() {
+        watch.last_fault = segment.now;
+        for machine in 0..3 {
+            segment.configure(machine, &requested(plain.clone(), name));
+            // The others learn of it later.
+            watch.run(&mut segment, Duration::from_millis(40)).unwrap();
+        }
+        watch.run(&mut segment, Duration::from_secs(1)).unwrap();
+        for &vip in &vips {
+            assert_eq!(segment.owners(vip), [number], "{}", segment.log.join("\n"));
+        }
+    }
+    for machine in 0..3 {
+        segment.configure(machine, &plain);
+    }
+    watch.run(&mut segment, Duration::from_secs(30)).unwrap();
+    assert!(vips.iter().all(|&vip| segment.owners(vip) == [2]));
+}
+
+#[test]
+fn a_node_that_is_asked_for_but_cannot_serve_gets_nothing() {
+    let mut segment = settled(16, 3, 1);
+    let owner = segment.owners(address(0))[0];
+    let dead = (owner + 1) % 3;
+    segment.kill(dead);
+    segment.run(Duration::from_secs(1));
+    let mut watch = Watch::new(STEADY, [address(0)], segment.now);
+    watch.planned = true;
+    watch.last_fault = segment.now;
+    let wish = requested(configuration(&NAMES[..3], 1, &[]), NAMES[dead]);
+    (0..3).for_each(|machine| segment.configure(machine, &wish));
+    watch.run(&mut segment, Duration::from_secs(20)).unwrap();
+    assert_eq!(segment.owners(address(0)), [owner]);
+    segment.start(dead);
+    watch.last_fault = segment.now;
+    watch.run(&mut segment, Duration::from_secs(20)).unwrap();
+    assert_eq!(segment.owners(address(0)), [dead]);
+}
+
+#[test]
+fn a_drained_node_hands_over_what_others_can_take_and_keeps_the_rest() {
+    let mut segment = settled(17, 2, 3);
+    let plain = configuration(&NAMES[..2], 3, &[]);
+    let vips: Vec<_> = (0..3).map(address).collect();
+    let mut watch = Watch::new(STEADY, vips.iter().copied(), segment.now);
+    watch.planned = true;
+    watch.last_fault = segment.now;
+    for machine in 0..2 {
+        segment.configure(machine, &drained(plain.clone(), "a"));
+        watch.run(&mut segment, Duration::from_millis(70)).unwrap();
+    }
+    watch.run(&mut segment, Duration::from_secs(1)).unwrap();
+    assert!(vips.iter().all(|&vip| segment.owners(vip) == [1]));
+    let both = drained(drained(plain, "a"), "b");
+    (0..2).for_each(|machine| segment.configure(machine, &both));
+    watch.run(&mut segment, Duration::from_secs(20)).unwrap();
+    assert!(
+        vips.iter().all(|&vip| segment.owners(vip) == [1]),
+        "nobody else can take them\n{}",
+        segment.log.join("\n")
+    );
+}
+
 #[test]
 fn somebody_claims_even_if_everybody_thinks_that_another_node_is_first() {
     let names = &NAMES[..2];
@@ -609,7 +704,7 @@ fn act(segment: &mut Segment, watch: &mut Watch, dice: &mut Dice) -> Result<(), 
     } else {
         Cut::Everything
     };
-    let fault = match dice.below(14) {
+    let fault = match dice.below(16) {
         0 => {
             segment.kill(number);
             "is killed".to_owned()
@@ -670,6 +765,21 @@ fn act(segment: &mut Segment, watch: &mut Watch, dice: &mut Dice) -> Result<(), 
         12 => {
             segment.shut_down(number);
             "is shut down".to_owned()
+        }
+        13 | 14 => {
+            let vips = segment.machines[number].configuration.vips.len();
+            let plain = configuration(&NAMES[..machines], vips, &[]);
+            let asked_for = dice.chance(50);
+            let next = if asked_for {
+                requested(plain, &name)
+            } else {
+                drained(plain, &name)
+            };
+            for machine in (0..machines).filter(|_| dice.chance(80)) {
+                segment.configure(machine, &next);
+            }
+            let word = if asked_for { "asked for" } else { "drained" };
+            format!("is {word}, as most others learn")
         }
         _ => {
             let names: Vec<_> = NAMES[..machines].to_vec();

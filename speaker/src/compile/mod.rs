@@ -192,12 +192,25 @@ impl Compiler {
                     .unwrap_or(Err(Ineligible::NotSelected)),
             }
         });
+        let requested = services
+            .iter()
+            .find_map(|service| Requests::of(service).preferred_node)
+            .filter(|node| self.nodes.contains_key(node));
+        let contenders = contenders.map(|contender| Contender {
+            preference: if requested.as_ref() == Some(&contender.node) {
+                u32::MAX
+            } else {
+                contender.preference
+            },
+            ..contender
+        });
         let candidates = rank(&placement, contenders);
         let own = self.nodes.get(&self.settings.node);
         let first = &views.first()?.selection;
         Some(Vip {
             placement,
             candidates,
+            requested,
             failback: first.failback(),
             partition: first.partition(),
             links: first.links(own.map(|node| &node.labels)),
@@ -232,7 +245,7 @@ impl Settings {
     fn view(&self, node: &Node) -> NodeView {
         let obstacle = if node.excluded_from_load_balancers() && !self.ignore_exclude_label {
             Some(Ineligible::Excluded)
-        } else if node.being_deleted {
+        } else if node.being_deleted || node.drained {
             Some(Ineligible::Draining)
         } else if node.unschedulable && self.leave_cordoned {
             Some(Ineligible::Cordoned)

@@ -112,6 +112,53 @@ fn advertisement(name: &str, change: impl FnOnce(&mut L2Advertisement)) -> Chang
     Change::Advertisement(advertisement.name.clone(), Some(Arc::new(advertisement)))
 }
 
+/// The first candidate and what may own an address, after these changes beside nodes `a` and `b`.
+fn first_candidate(changes: impl IntoIterator<Item = Change>) -> (String, Vec<String>) {
+    let mut snapshot = Snapshot::default();
+    let mut dirty = Dirty::default();
+    let nodes = ["a", "b"].map(|name| node(name, serde_json::json!({}), serde_json::json!({})));
+    for change in nodes.into_iter().chain(changes) {
+        snapshot.apply(change, &mut dirty);
+    }
+    let mut compiler = Compiler::new(settings());
+    compiler.sync(&snapshot, &dirty);
+    let configuration = compiler.configuration();
+    let vip = configuration.vips.values().next().unwrap();
+    let refused = vip.candidates.iter().filter_map(|candidate| {
+        let reason = candidate.eligibility.err()?;
+        Some(format!("{}: {reason}", candidate.node))
+    });
+    (vip.candidates[0].node.to_string(), refused.collect())
+}
+
+#[test]
+fn the_node_that_a_service_asks_for_comes_first() {
+    for name in ["a", "b"] {
+        let asking =
+            serde_json::json!({"metadata": {"annotations": {"foghorn.dev/preferred-node": name}}});
+        let (first, refused) = first_candidate([
+            pool("lan", "192.0.2.240-192.0.2.250"),
+            service("web", &["192.0.2.240"], asking),
+            slice("web", &[("a", true)]),
+        ]);
+        assert_eq!((first.as_str(), refused.len()), (name, 0));
+    }
+}
+
+#[test]
+fn a_drained_node_may_own_nothing() {
+    let drained = serde_json::json!({"metadata": {"name": "a", "annotations": {"foghorn.dev/drain": "true"}}});
+    let (name, drained) = Node::from_api(&serde_json::from_value(drained).unwrap()).unwrap();
+    let (first, refused) = first_candidate([
+        pool("lan", "192.0.2.240-192.0.2.250"),
+        service("web", &["192.0.2.240"], serde_json::json!({})),
+        slice("web", &[("a", true)]),
+        Change::Node(name, Some(Arc::new(drained))),
+    ]);
+    assert_eq!(first, "b");
+    assert_eq!(refused, ["a: the node is being drained"]);
+}
+
 fn selector(key: &str, value: &str) -> config::selector::LabelSelector {
     config::selector::LabelSelector::from_api(
         &serde_json::from_value(serde_json::json!({"matchLabels": {key: value}})).unwrap(),

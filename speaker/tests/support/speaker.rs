@@ -39,6 +39,7 @@ pub(crate) fn configuration(nodes: &[&NodeName], vips: &[&str]) -> (Configuratio
     let vip = Vip {
         placement,
         candidates,
+        requested: None,
         failback: Failback::Never,
         partition: Partition::Available,
         links: Links::InSubnet,

@@ -23,6 +23,8 @@ pub(super) struct Owner {
     defended: Option<Time>,
     /// Since when a better candidate has stood.
     better_since: Option<Time>,
+    /// Whether a better candidate did not take what it was offered.
+    offered_in_vain: bool,
     /// Whether a lower claim was heard: once it is gone, clients must hear who won.
     rival: bool,
 }
@@ -44,6 +46,7 @@ impl Owner {
             schedule: Schedule::start(now),
             defended: None,
             better_since: None,
+            offered_in_vain: false,
             rival: false,
         }
     }
@@ -172,6 +175,10 @@ impl Announcer {
                 Err(reason @ (Ineligible::LinkDown | Ineligible::NoLink | Ineligible::NoMajority)),
                 _,
             ) => Some(reason),
+            (Err(reason @ (Ineligible::Draining | Ineligible::Cordoned)), _) => {
+                owner.leave(Some(reason), now);
+                None
+            }
             (Err(reason), _) => {
                 let deadline = owner.leave(Some(reason), now) + self.timing.hand_over_longest;
                 state.wake_by(deadline);
@@ -195,19 +202,28 @@ impl Announcer {
         }
     }
 
-    /// Gives the VIP back to a better candidate that has stood long enough, if the policy wants that.
+    /// Gives the VIP to the node that was asked for, or back to a better candidate that has stood long enough, if the
+    /// policy wants that.
     fn go_back_or_stay(&self, state: &mut VipState, owner: &mut Owner, voices: &Voices, now: Time) {
+        let better = voices.best_before(state.position(), &self.node);
+        let requested =
+            better.is_some_and(|voice| state.vip.requested.as_ref() == Some(&voice.node));
         let wanted = match state.vip.failback {
+            _ if requested => true,
             Failback::Never => false,
             Failback::Idle => state.idle,
             Failback::Always => true,
         };
-        if !wanted || voices.best_before(state.position(), &self.node).is_none() {
+        if !wanted || better.is_none() {
             owner.better_since = None;
             owner.leaving = None;
             return;
         }
-        let hold = self.timing.failback_hold;
+        let hold = if requested && !owner.offered_in_vain {
+            Duration::ZERO
+        } else {
+            self.timing.failback_hold
+        };
         let since = *owner.better_since.get_or_insert(now);
         if now < since + hold {
             owner.leaving = None;
@@ -216,6 +232,7 @@ impl Announcer {
         }
         let give_up = owner.leave(None, now) + self.timing.hand_over_longest;
         if now >= give_up {
+            owner.offered_in_vain = true;
             owner.better_since = Some(now);
             owner.leaving = None;
         }
