@@ -7,6 +7,7 @@ PROGRAMS := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 TRIALS ?= 20
 FAULT ?= link-down
 SEEDS ?= 2000
+FUZZ_SECONDS ?= 60
 
 export PATH := $(PATH):/usr/sbin:/sbin
 # The error says what happened; where in the test it was made is noise.
@@ -60,6 +61,10 @@ test-unit: prerequisites ## Unit tests and laws: no special rights
 .PHONY: test-laws
 test-laws: prerequisites ## Each law fails on the faults that are planted for it
 	$(TIMED) 'Planted faults' tools/planted-faults
+
+.PHONY: fuzz
+fuzz: prerequisites ## Every parser of outside bytes and the speaker's machine, fed by libFuzzer (FUZZ_SECONDS=60 each)
+	$(TIMED) 'Fuzzing' tools/fuzz $(FUZZ_SECONDS)
 
 .PHONY: simulate
 simulate: prerequisites ## Many stories of speakers on a simulated LAN, with every law at every step (SEEDS=2000)
