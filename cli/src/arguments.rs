@@ -53,6 +53,16 @@ pub enum Command {
     Pools(Cluster),
     /// Shows everything on one screen: what is wrong and what to do, then controller, pools and Services
     Status(Cluster),
+    /// Moves the addresses of a Service to a node, without a gap; says when they are there
+    Move(Move),
+    /// Makes a node hand over all addresses that it announces, without a gap; it gets none until `undrain`
+    Drain(Drain),
+    /// Lets a node announce addresses again; nothing moves back by itself
+    Undrain {
+        /// The node
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
     /// Translates pools of MetalLB, kube-vip, Cilium and OpenELB to Foghorn's, from files or from the cluster
     Import(Import),
     /// Prints the completion for a shell
@@ -107,6 +117,38 @@ pub struct Why {
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented there")]
     pub cluster: Cluster,
+}
+
+/// Arguments of `move`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Move {
+    /// The Service: NAMESPACE/NAME, or NAME in the current namespace
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+
+    /// The node that is to announce its addresses
+    #[arg(value_name = "NODE")]
+    pub node: String,
+
+    /// Leaves the wish in force (annotation foghorn.dev/preferred-node): after an outage the addresses go back to the node
+    #[arg(long)]
+    pub keep: bool,
+
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub timeout_seconds: u16,
+}
+
+/// Arguments of `drain`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Drain {
+    /// The node
+    #[arg(value_name = "NODE")]
+    pub node: String,
+
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub timeout_seconds: u16,
 }
 
 /// Arguments of `import`.

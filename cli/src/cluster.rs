@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::catalogue::{Catalogue, Slot, Writer};
+use config::crd::{ServiceL2Status, ServiceL2StatusStatus};
 use config::declaration::{Group, read};
 use config::endpoint::EndpointSlice;
 use config::name::ServiceKey;
@@ -39,6 +40,8 @@ pub struct Cluster {
     pub events: Vec<Event>,
     /// Leases.
     pub leases: Vec<Lease>,
+    /// What speakers wrote down about addresses.
+    pub records: Vec<ServiceL2StatusStatus>,
     /// What speakers say.
     pub speakers: Vec<SpeakerStatus>,
     /// What could not be read, and what that means.
@@ -151,6 +154,10 @@ impl Cluster {
             }
             ("", "Event") => self.events.extend(event(typed(object)?)),
             ("coordination.k8s.io", "Lease") => self.leases.extend(lease(typed(object)?)),
+            (config::crd::GROUP, "ServiceL2Status") => {
+                self.records
+                    .extend(typed::<ServiceL2Status>(object)?.status);
+            }
             (config::crd::GROUP, "IPAddressPool") => {
                 self.declare(Group::Foghorn, Kind::Pool, object)
             }

@@ -37,7 +37,7 @@ struct Resource {
 impl Resource {
     /// Whether it says what happens, and decides nothing.
     fn is_news(&self) -> bool {
-        ["Event", "EndpointSlice", "Lease"].contains(&self.kind)
+        ["Event", "EndpointSlice", "Lease", "ServiceL2Status"].contains(&self.kind)
     }
 }
 
@@ -62,7 +62,7 @@ const EVENTS: &str = "what happened lately is not known";
 const LEASES: &str = "who leads is not known";
 const NETWORKS: &str = "pools are not compared with the networks of ClusterIPs";
 /// Kinds that need not be installed are no gap where they are not.
-const RESOURCES: [Resource; 11] = [
+const RESOURCES: [Resource; 12] = [
     resource("", "v1", "Service", "services", None),
     resource(
         "",
@@ -113,6 +113,13 @@ const RESOURCES: [Resource; 11] = [
         "L2Advertisement",
         "l2advertisements",
         Some("who may announce is not known"),
+    ),
+    resource(
+        "foghorn.dev",
+        "v1alpha1",
+        "ServiceL2Status",
+        "servicel2statuses",
+        Some("who announces is from the last Events"),
     ),
     resource("", "v1", "Event", "events", Some(EVENTS)),
     resource("coordination.k8s.io", "v1", "Lease", "leases", Some(LEASES)),
@@ -190,7 +197,11 @@ fn read_dump(path: &Path) -> anyhow::Result<Vec<Value>> {
     dump::objects(&content).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-async fn connect(common: &Common) -> anyhow::Result<(Client, String)> {
+/// A client for the cluster that is meant, and the namespace that a Service without one is in.
+///
+/// # Errors
+/// If no cluster is configured, or the kubeconfig cannot be read.
+pub async fn connect(common: &Common) -> anyhow::Result<(Client, String)> {
     let options = KubeConfigOptions {
         context: common.context.clone(),
         ..KubeConfigOptions::default()
@@ -254,7 +265,7 @@ async fn speakers(client: &Client, asked: &arguments::Cluster, cluster: &mut Clu
     };
     if pods.is_empty() {
         return cluster.gaps.push(format!(
-            "speakers are not asked: no Pod has the labels {} (do they run outside of Pods?); who announces is from the last Events",
+            "speakers are not asked: no Pod has the labels {} (do they run outside of Pods?); who announces is from what they wrote down",
             asked.speaker_selector
         ));
     }

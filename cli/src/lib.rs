@@ -1,4 +1,4 @@
-//! `kubectl foghorn`: check, plan, why, pools, status, import.
+//! `kubectl foghorn`: check, plan, why, pools, status, import; move, drain and undrain.
 //!
 //! What the cluster says becomes a [`cluster::Cluster`], whether it comes from the API server or from a dump of it.
 //! Each question is a pure function from there to a view, which is serialized for programs and written as text for
@@ -15,6 +15,7 @@ pub mod files;
 pub mod import;
 pub mod output;
 pub mod plan;
+pub mod planned;
 pub mod pools;
 pub mod speaker;
 pub mod status;

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
@@ -11,7 +12,7 @@ use cli::diagnostic;
 use cli::fetch::Extent;
 use cli::output::{Format, print, render, tell};
 use cli::pools::Pools;
-use cli::{dump, fetch, files, import, plan, pools, status, why};
+use cli::{dump, fetch, files, import, plan, planned, pools, status, why};
 use config::name::ServiceKey;
 use jiff::Timestamp;
 
@@ -38,6 +39,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Why(asked) => asynchronously(run_why(&asked, &common)),
         Command::Pools(asked) => asynchronously(run_pools(&asked, &common)),
         Command::Status(asked) => asynchronously(run_status(&asked, &common)),
+        Command::Move(asked) => asynchronously(run_move(&asked, &common)),
+        Command::Drain(asked) => asynchronously(run_drain(&asked, &common)),
+        Command::Undrain { node } => asynchronously(run_undrain(&node, &common)),
         Command::Import(asked) => asynchronously(run_import(&asked, &common)),
         Command::Man { directory } => {
             std::fs::create_dir_all(&directory)
@@ -106,18 +110,42 @@ const HURTS: u8 = 2;
 
 async fn run_why(asked: &arguments::Why, common: &Common) -> anyhow::Result<ExitCode> {
     let (cluster, namespace) = fetch::cluster(common, &asked.cluster, Extent::Everything).await?;
-    let key = match asked.service.parse::<ServiceKey>() {
-        Ok(key) => key,
-        Err(_) if !asked.service.contains('/') => {
-            ServiceKey::new(namespace, asked.service.as_str())
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let key = service_key(&asked.service, &namespace)?;
     let now = Timestamp::now();
     match why::why(&cluster, &asked.cluster.classes(), &key, now) {
         Some(why) => print(&render(common.output, &why, |why| why.text(now))?)?,
         None => anyhow::bail!("there is no Service {key}"),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The Service that is meant by NAMESPACE/NAME, or by NAME in the current namespace.
+fn service_key(text: &str, namespace: &str) -> anyhow::Result<ServiceKey> {
+    match text.parse() {
+        Ok(key) => Ok(key),
+        Err(_) if !text.contains('/') => Ok(ServiceKey::new(namespace, text)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn run_move(asked: &arguments::Move, common: &Common) -> anyhow::Result<ExitCode> {
+    let (client, namespace) = fetch::connect(common).await?;
+    let service = service_key(&asked.service, &namespace)?;
+    let patience = Duration::from_secs(asked.timeout_seconds.into());
+    planned::move_to(&client, &service, &asked.node, asked.keep, patience).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_drain(asked: &arguments::Drain, common: &Common) -> anyhow::Result<ExitCode> {
+    let (client, _) = fetch::connect(common).await?;
+    let patience = Duration::from_secs(asked.timeout_seconds.into());
+    planned::drain(&client, &asked.node, patience).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_undrain(node: &str, common: &Common) -> anyhow::Result<ExitCode> {
+    let (client, _) = fetch::connect(common).await?;
+    planned::undrain(&client, node).await?;
     Ok(ExitCode::SUCCESS)
 }
 

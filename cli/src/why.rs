@@ -337,6 +337,16 @@ fn announced(cluster: &Cluster, service: &Service, address: IpAddr, now: Timesta
         reason: candidate.reason.clone(),
     };
     let candidates = best.into_iter().flat_map(|(_, status)| &status.candidates);
+    let mut candidates: Vec<_> = candidates.map(standing).collect();
+    if candidates.is_empty()
+        && let Some(record) = cluster.record(service, address)
+    {
+        candidates.extend(record.candidates.iter().map(|candidate| Standing {
+            node: candidate.node.clone(),
+            standing: candidate.standing.clone(),
+            reason: candidate.reason.clone(),
+        }));
+    }
     Announced {
         address,
         node,
@@ -345,7 +355,7 @@ fn announced(cluster: &Cluster, service: &Service, address: IpAddr, now: Timesta
         interfaces: announcer
             .map(|announcer| announcer.interfaces)
             .unwrap_or_default(),
-        candidates: candidates.map(standing).collect(),
+        candidates,
     }
 }
 

@@ -5,12 +5,17 @@
 //! [`L2AdvertisementSpec::to_advertisement`], which name the field.
 
 mod advertisement;
+mod l2_status;
 mod pool;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 pub use self::advertisement::{
     L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferenceSpec,
+};
+pub use self::l2_status::{
+    CandidateSpec, ConflictSpec, InterfaceSpec, ServiceL2Status, ServiceL2StatusSpec,
+    ServiceL2StatusStatus,
 };
 pub use self::pool::{
     HeldSpec, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, QuotaSpec, ReservationSpec,

@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use config::crd::{IPAddressPool, L2Advertisement};
+use config::crd::{IPAddressPool, L2Advertisement, ServiceL2Status};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 
 #[test]
 fn the_manifests_are_what_the_types_say() {
-    for definition in [IPAddressPool::crd(), L2Advertisement::crd()] {
+    for definition in definitions() {
         let path = manifest(&definition);
         let expected = format!("{HEADER}{}", serde_yaml::to_string(&definition).unwrap());
         if std::env::var_os("UPDATE").is_some() {
@@ -28,8 +28,10 @@ fn the_manifests_are_what_the_types_say() {
 
 #[test]
 fn what_the_api_server_demands_is_there() {
-    for definition in [IPAddressPool::crd(), L2Advertisement::crd()] {
-        assert_eq!(definition.spec.scope, "Cluster");
+    for definition in definitions() {
+        let of_services = definition.spec.names.kind == "ServiceL2Status";
+        let scope = if of_services { "Namespaced" } else { "Cluster" };
+        assert_eq!(definition.spec.scope, scope);
         let version = &definition.spec.versions[0];
         assert!(version.subresources.as_ref().unwrap().status.is_some());
         assert!(
@@ -39,6 +41,14 @@ fn what_the_api_server_demands_is_there() {
                 .is_some_and(|columns| columns.len() >= 4)
         );
     }
+}
+
+fn definitions() -> [CustomResourceDefinition; 3] {
+    [
+        IPAddressPool::crd(),
+        L2Advertisement::crd(),
+        ServiceL2Status::crd(),
+    ]
 }
 
 const HEADER: &str = "# Written by: UPDATE=1 cargo test -p config --test custom_resources\n";

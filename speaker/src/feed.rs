@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::compile::Compiler;
 use crate::engine::{Command, Control, Report};
 use crate::metrics::Metrics;
+use crate::record::recorder::Recorder;
 use crate::tell::Teller;
 
 /// Feeds the machine, and tells what it says.
@@ -24,6 +25,8 @@ pub struct Feed {
     pub reports: mpsc::Receiver<Report>,
     /// Tells it on.
     pub teller: Teller,
+    /// Writes down who announces what.
+    pub recorder: Recorder,
     /// Raised once the machine knows what the cluster says.
     pub configured: Flag,
     /// Metrics.
@@ -39,11 +42,12 @@ impl Feed {
         let mut waiting = Dirty::default();
         loop {
             tokio::select! {
-                // Cancel-safe: both lose nothing.
+                // Cancel-safe: none loses anything.
                 report = self.reports.recv() => match report {
                     Some(report) => self.tell(report),
                     None => return Ok(()),
                 },
+                () = self.recorder.until_due() => self.record().await,
                 update = self.source.changed() => {
                     waiting.merge(update.dirty);
                     // A part of the truth would take addresses from nodes.
@@ -79,9 +83,29 @@ impl Feed {
         {
             self.configured.raise();
         }
+        self.recorder.touch();
     }
 
-    fn tell(&self, report: Report) {
+    async fn record(&mut self) {
+        let snapshot = self.source.snapshot();
+        let compiler = Arc::clone(&self.compiler);
+        let services = |vip| {
+            let compiler = compiler.read().unwrap_or_else(PoisonError::into_inner);
+            let services = compiler
+                .services_of(vip)
+                .filter_map(|key| snapshot.service(key));
+            services
+                .map(|service| (service.key.clone(), service.uid.to_string()))
+                .collect()
+        };
+        // If the machine has ended, its reports end too.
+        let _ = self.recorder.look(services).await;
+    }
+
+    fn tell(&mut self, report: Report) {
+        if let Report::Event(event, _) = &report {
+            self.recorder.note(event);
+        }
         let compiler = self.compiler.read().unwrap_or_else(PoisonError::into_inner);
         self.teller.tell(report, &compiler, self.source.snapshot());
     }

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod proxy_health;
 pub mod proxy_socket;
 pub mod real_time;
+pub mod record;
 pub mod status;
 pub mod tell;
 pub mod wire;

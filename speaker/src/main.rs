@@ -1,5 +1,6 @@
 //! `foghorn-speaker`: the arguments, the tasks, and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write as _, stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ use speaker::engine::{self, Command, Control, Engine, EngineError};
 use speaker::feed::Feed;
 use speaker::metrics::Metrics;
 use speaker::proxy_socket::News;
+use speaker::record::recorder::Recorder;
+use speaker::record::write;
 use speaker::status::{self, Sources};
 use speaker::tell::Teller;
 use speaker::{doctor, key_file, proxy_health, proxy_socket};
@@ -130,7 +133,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         advertisements: true,
         ..Interest::default()
     };
-    let source = Source::start(Some(client), &arguments.common.config, interest);
+    let source = Source::start(Some(client.clone()), &arguments.common.config, interest);
     let compiler = Arc::new(RwLock::new(Compiler::new(settings)));
     let configured = Flag::default();
     let (news, hears_news) = watch::channel(News::default());
@@ -167,9 +170,14 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         let judging = judge(asked, heard, control.clone(), metrics.clone());
         supervisor.spawn_server("fitness", until(closing, judging));
     }
+    let (tells_duties, duties) = watch::channel(BTreeMap::new());
+    let (tells_kept, kept) = watch::channel(BTreeSet::new());
+    let writing = write::follow(client.clone(), node.clone(), duties, tells_kept);
+    supervisor.spawn_server("records", until(supervisor.closing(), writing));
     let feed = Feed {
         source,
         compiler,
+        recorder: Recorder::new(node.clone(), control.clone(), tells_duties, kept),
         control,
         reports,
         teller: Teller {

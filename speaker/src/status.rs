@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use config::name::NodeName;
 use serde::Serialize;
-use speaker_announcer::{Link, Standing};
+use speaker_announcer::Link;
 
 use crate::compile::Compiler;
 use crate::engine::{Control, Interface, State, VipView};
@@ -157,7 +157,7 @@ fn address(address: IpAddr, view: &VipView, services: Vec<String>) -> AddressSta
             .iter()
             .map(|(node, standing)| CandidateStatus {
                 node: node.to_string(),
-                standing: word(standing),
+                standing: standing.label(),
                 reason: standing.to_string(),
             })
             .collect(),
@@ -173,23 +173,11 @@ fn interface(link: &Link) -> InterfaceStatus {
     }
 }
 
-fn word(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::Owner { leaving: false } => "Owner",
-        Standing::Owner { leaving: true } => "Leaving",
-        Standing::Claiming => "Claiming",
-        Standing::Outranked { .. } => "Outranked",
-        Standing::Fenced { .. } => "Fenced",
-        Standing::Quarantined { .. } => "Quarantined",
-        Standing::Ineligible(reason) => reason.label(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use speaker_announcer::{Ineligible, LinkIndex, MacAddr, Time, VipStanding};
+    use speaker_announcer::{Ineligible, LinkIndex, MacAddr, Standing, Time, VipStanding};
 
     use super::*;
     use crate::engine::PeerView;

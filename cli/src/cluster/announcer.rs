@@ -1,8 +1,9 @@
-//! Who announces an address: what the speakers say, or else the last Events.
+//! Who announces an address: what the speakers say, or else what they wrote down, or else the last Events.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use config::crd::ServiceL2StatusStatus;
 use config::service::Service;
 use jiff::Timestamp;
 
@@ -17,7 +18,31 @@ impl Cluster {
         now: Timestamp,
     ) -> Option<Announcer> {
         self.announcer_by_speakers(address, now)
+            .or_else(|| self.announcer_by_records(service, address))
             .or_else(|| self.announcer_by_events(service, address))
+    }
+
+    /// What speakers wrote down about an address of a Service.
+    pub fn record(&self, service: &Service, address: IpAddr) -> Option<&ServiceL2StatusStatus> {
+        self.records.iter().find(|record| {
+            record.service_name == service.key.name()
+                && record.service_namespace == service.key.namespace()
+                && record.address.parse() == Ok(address)
+        })
+    }
+
+    fn announcer_by_records(&self, service: &Service, address: IpAddr) -> Option<Announcer> {
+        let record = self
+            .record(service, address)
+            .filter(|record| !record.node.is_empty())?;
+        let interfaces = record.interfaces.iter();
+        let interfaces = interfaces.map(|found| format!("{}, {}", found.name, found.mac));
+        Some(Announcer {
+            node: record.node.clone(),
+            interfaces: interfaces.collect::<Vec<_>>().join("; "),
+            since: record.since.as_ref().map(|since| since.0),
+            source: Source::Record,
+        })
     }
 
     fn announcer_by_speakers(&self, address: IpAddr, now: Timestamp) -> Option<Announcer> {
@@ -100,6 +125,8 @@ pub struct Announcer {
 pub enum Source {
     /// A speaker.
     Speaker,
+    /// What a speaker wrote down (ServiceL2Status).
+    Record,
     /// The last Event about it.
     Event,
 }
@@ -123,6 +150,8 @@ pub fn mentions(sentence: &str, address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use config::name::ServiceKey;
     use serde_json::json;
 
@@ -184,6 +213,31 @@ mod tests {
             Some("node-1"),
         );
         after(&[announcing("node-2"), lost], Some("node-2"));
+    }
+
+    #[test]
+    fn what_was_written_down_counts_more_than_events() {
+        let mut cluster = Cluster::read(vec![
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "web"}}),
+            json!({"apiVersion": "foghorn.dev/v1alpha1", "kind": "ServiceL2Status",
+                "metadata": {"namespace": "a", "name": "web.192.0.2.24"}, "spec": {},
+                "status": {"address": "192.0.2.24", "node": "node-2", "serviceName": "web", "serviceNamespace": "a",
+                    "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01"}], "since": "1970-01-01T00:00:05Z"}}),
+        ]);
+        assert_eq!(cluster.gaps, [""; 0]);
+        let service = Arc::clone(cluster.snapshot.services().next().unwrap());
+        let address = "192.0.2.24".parse().unwrap();
+        let found = cluster.announcer(&service, address, Timestamp::UNIX_EPOCH);
+        let expected = Announcer {
+            node: "node-2".to_owned(),
+            interfaces: "eth0, 02:00:00:00:00:01".to_owned(),
+            since: Some(Timestamp::from_second(5).unwrap()),
+            source: Source::Record,
+        };
+        assert_eq!(found, Some(expected));
+        cluster.records[0].node.clear();
+        let found = cluster.announcer(&service, address, Timestamp::UNIX_EPOCH);
+        assert_eq!(found, None);
     }
 
     #[test]

@@ -109,7 +109,9 @@ fn announced_sentences(found: &Announced, now: Timestamp) -> Vec<String> {
         format!(" ({})", inside.join(", for "))
     };
     let mut sentences = vec![match (&found.node, found.source) {
-        (Some(node), Some(Source::Speaker)) => format!("{address}: {node}{inside}"),
+        (Some(node), Some(Source::Speaker | Source::Record)) => {
+            format!("{address}: {node}{inside}")
+        }
         (Some(node), _) => format!(
             "{address}: {node} ({}), as the last Event about it says, {} ago",
             found.interfaces,

@@ -71,7 +71,7 @@ pub(crate) fn is_away(code: Option<u16>) -> bool {
 }
 
 /// The HTTP status that the API server answered with, if it answered.
-pub(crate) fn status_code(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
+pub fn status_code(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
     match error.downcast_ref::<kube::Error>()? {
         kube::Error::Api(status) => Some(status.code),
         _ => None,

@@ -6,7 +6,7 @@
 pub mod arguments;
 pub mod backoff;
 pub mod client;
-mod connection;
+pub mod connection;
 mod delivery;
 pub mod events;
 mod files;

@@ -37,6 +37,21 @@ pub enum Standing {
     Ineligible(Ineligible),
 }
 
+impl Standing {
+    /// The same in a word.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Owner { leaving: false } => "Owner",
+            Self::Owner { leaving: true } => "Leaving",
+            Self::Claiming => "Claiming",
+            Self::Outranked { .. } => "Outranked",
+            Self::Fenced { .. } => "Fenced",
+            Self::Quarantined { .. } => "Quarantined",
+            Self::Ineligible(reason) => reason.label(),
+        }
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
