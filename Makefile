@@ -82,7 +82,7 @@ test-main: build lab ## The main job, end to end: every frontend of 20 Services 
 
 .PHONY: test-e2e
 test-e2e: build lab ## The other end-to-end suites
-	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover -- --ignored --nocapture
+	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover --test planned -- --ignored --nocapture
 
 .PHONY: test-addresses
 test-addresses: build lab ## Pools, claims and stability of addresses, through the real API server

@@ -135,10 +135,7 @@ pub async fn move_to(
     keep: bool,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    Api::<Node>::all(client.clone())
-        .get_metadata_opt(node)
-        .await?
-        .with_context(|| format!("there is no node {node}: kubectl get nodes lists them"))?;
+    expect_node(client, node).await?;
     let records = records_of(client, service).await?;
     anyhow::ensure!(
         !records.is_empty(),
@@ -168,6 +165,7 @@ pub async fn move_to(
 /// If there is no such node, or it still announces addresses after `patience` since nobody else can: the node stays
 /// marked, and they go as soon as somebody can.
 pub async fn drain(client: &Client, node: &str, patience: Duration) -> anyhow::Result<()> {
+    expect_node(client, node).await?;
     let own = all_records(client).await?.into_iter();
     let own = own.filter(|record| record.node == node);
     let before: Vec<_> = own.map(|record| record.address).collect();
@@ -194,10 +192,19 @@ pub async fn drain(client: &Client, node: &str, patience: Duration) -> anyhow::R
 /// # Errors
 /// If there is no such node.
 pub async fn undrain(client: &Client, node: &str) -> anyhow::Result<()> {
+    expect_node(client, node).await?;
     annotate_node(client, node, None).await?;
     print(&format!(
         "{node} may announce addresses again; those that left stay where they are\n"
     ))
+}
+
+async fn expect_node(client: &Client, node: &str) -> anyhow::Result<()> {
+    let found = Api::<Node>::all(client.clone())
+        .get_metadata_opt(node)
+        .await?;
+    found.with_context(|| format!("there is no node {node}: kubectl get nodes lists them"))?;
+    Ok(())
 }
 
 async fn wait(

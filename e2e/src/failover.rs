@@ -31,6 +31,8 @@ pub enum Fault {
     SpeakerEnded,
     /// It is excluded from load balancing by the label that Kubernetes has for that.
     Excluded,
+    /// It is drained by its annotation, as `kubectl foghorn drain` does.
+    Drained,
     /// Its proxy is killed (SIGKILL); the rules stay in the kernel.
     ProxyKilled,
     /// Its cable is pulled while the API server is away.
@@ -47,7 +49,7 @@ impl Fault {
 
     /// Whether clients must notice nothing.
     pub fn is_planned(self) -> bool {
-        matches!(self, Self::SpeakerEnded | Self::Excluded)
+        matches!(self, Self::SpeakerEnded | Self::Excluded | Self::Drained)
     }
 }
 
@@ -60,6 +62,7 @@ impl fmt::Display for Fault {
             Self::SpeakerPaused => "speaker stopped (SIGSTOP)",
             Self::SpeakerEnded => "speaker ended (SIGTERM): planned",
             Self::Excluded => "node excluded by its label: planned",
+            Self::Drained => "node drained: planned",
             Self::ProxyKilled => "proxy killed (SIGKILL)",
             Self::LinkDownWithoutApi => "link down, and no API server",
             Self::PodsNodeSilent => "a node that only runs Pods is cut off",
@@ -147,6 +150,7 @@ fn break_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
             .terminate(PATIENCE)
             .map(drop),
         Fault::Excluded => label(lab, node, &format!("{EXCLUDED}=true")),
+        Fault::Drained => annotate(lab, node, &format!("{DRAIN}=true")),
         Fault::ProxyKilled => lab.node_mut(node)?.proxy_mut()?.kill(),
         Fault::LinkDownWithoutApi => {
             lab.control_plane.api_server.pause()?;
@@ -167,6 +171,12 @@ fn label(lab: &Lab, node: NodeNumber, label: &str) -> Result<()> {
     Ok(())
 }
 
+fn annotate(lab: &Lab, node: NodeNumber, annotation: &str) -> Result<()> {
+    lab.kubectl
+        .run(&["annotate", "node", &node.name(), "--overwrite", annotation])?;
+    Ok(())
+}
+
 fn other_node(lab: &Lab, than: NodeNumber) -> Result<NodeNumber> {
     let mut others = lab.nodes.iter().map(|node| node.number);
     others
@@ -183,6 +193,7 @@ fn repair_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
         }
         Fault::SpeakerPaused => lab.node_mut(node)?.speaker_mut()?.resume(),
         Fault::Excluded => label(lab, node, &format!("{EXCLUDED}-")),
+        Fault::Drained => annotate(lab, node, &format!("{DRAIN}-")),
         Fault::ProxyKilled => lab.node_mut(node)?.proxy_mut()?.start_again(),
         Fault::LinkDownWithoutApi => {
             lab.control_plane.api_server.resume()?;
@@ -192,6 +203,8 @@ fn repair_node(lab: &mut Lab, node: NodeNumber, fault: Fault) -> Result<()> {
     }
 }
 
+/// The annotation that `kubectl foghorn drain` sets.
+const DRAIN: &str = "foghorn.dev/drain";
 /// `node.kubernetes.io/exclude-from-external-load-balancers` (KEP-1143).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 

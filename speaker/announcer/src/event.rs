@@ -29,7 +29,7 @@ pub enum Event {
         to: NodeName,
         reason: Ineligible,
     },
-    #[error("handed {vip} back to {to}, which is preferred")]
+    #[error("handed {vip} over to {to}, which is preferred")]
     HandedBack { vip: IpAddr, to: NodeName },
     #[error("withdrew {vip}: {to} took it over while this node could not be heard")]
     Yielded { vip: IpAddr, to: NodeName },
