@@ -120,6 +120,10 @@ failover: build lab ## How long clients wait when a node dies (TRIALS=20 FAULT=l
 failover-table: build lab ## The same for every fault, written into docs/failover.md
 	$(TIMED) 'Failover, fault by fault' tools/in-namespaces $(PROGRAMS)/lab failover --trials $(TRIALS) --every-fault --document docs/failover.md
 
+.PHONY: calm
+calm: build lab ## Ten minutes of busy loops without a fault, and no address may move, written into docs/failover.md (SECONDS=600)
+	$(TIMED) 'Busy processors' tools/in-namespaces $(PROGRAMS)/lab calm --seconds $(or $(SECONDS),600) --document docs/failover.md
+
 .PHONY: bench
 bench: prerequisites lab ## Our proxy beside the real kube-proxy, written into docs/performance.md (BENCH='--sizes 1000')
 	$(TIMED) 'Release build of the proxy' $(CARGO) build --release -p proxy

@@ -1,5 +1,6 @@
 //! `lab`: the lab by hand. Run it by `tools/in-namespaces`.
 
+mod calm;
 mod demo;
 mod show;
 mod trials;
@@ -62,6 +63,21 @@ enum Verb {
         #[arg(long)]
         kube_proxy: bool,
     },
+    /// Keeps the processors busy without any fault, and fails if an address moves.
+    Calm {
+        /// For how long, in seconds.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// How many endless loops.
+        #[arg(long, default_value_t = 6)]
+        loops: usize,
+        /// How many Services, each with two addresses.
+        #[arg(long, default_value_t = 50)]
+        services: usize,
+        /// A document that has the marks between which the result goes.
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -114,6 +130,15 @@ fn run(arguments: Arguments) -> Result<()> {
                 trials::run(lab, trials, faults, median_at_most, document.as_deref())
             })
         }
+        Verb::Calm {
+            seconds,
+            loops,
+            services,
+            document,
+        } => with_lab(&options("calm"), |lab| {
+            let time = Duration::from_secs(seconds);
+            calm::run(lab, time, loops, services, document.as_deref())
+        }),
     }
 }
 

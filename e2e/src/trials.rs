@@ -125,7 +125,8 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-fn surroundings() -> Result<String> {
+/// The machine, and how busy it is.
+pub(crate) fn surroundings() -> Result<String> {
     let load = fs::read_to_string("/proc/loadavg").context("failed to read the load")?;
     let load: Vec<_> = load.split_ascii_whitespace().take(3).collect();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
