@@ -16,7 +16,6 @@ use crate::cluster::{Cluster, Source};
 use crate::describe::{
     Advertised, NodeEndpoints, about, advertisements, endpoints, is_local, list,
 };
-use crate::speaker::Candidate;
 
 /// The whole decision about one Service.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -331,21 +330,20 @@ fn announced(cluster: &Cluster, service: &Service, address: IpAddr, now: Timesta
     });
     let node = announcer.as_ref().map(|announcer| announcer.node.clone());
     let best = statuses.max_by_key(|(speaker, _)| Some(*speaker) == node.as_ref());
-    let standing = |candidate: &Candidate| Standing {
-        node: candidate.node.clone(),
-        standing: candidate.standing.clone(),
-        reason: candidate.reason.clone(),
+    let standing = |node: &String, standing: &String, reason: &String| Standing {
+        node: node.clone(),
+        standing: standing.clone(),
+        reason: reason.clone(),
     };
     let candidates = best.into_iter().flat_map(|(_, status)| &status.candidates);
-    let mut candidates: Vec<_> = candidates.map(standing).collect();
+    let mut candidates: Vec<_> = candidates
+        .map(|found| standing(&found.node, &found.standing, &found.reason))
+        .collect();
     if candidates.is_empty()
         && let Some(record) = cluster.record(service, address)
     {
-        candidates.extend(record.candidates.iter().map(|candidate| Standing {
-            node: candidate.node.clone(),
-            standing: candidate.standing.clone(),
-            reason: candidate.reason.clone(),
-        }));
+        let found = record.candidates.iter();
+        candidates.extend(found.map(|found| standing(&found.node, &found.standing, &found.reason)));
     }
     Announced {
         address,

@@ -1,6 +1,6 @@
 //! `foghorn-speaker`: the arguments, the tasks, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -171,13 +171,12 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         supervisor.spawn_server("fitness", until(closing, judging));
     }
     let (tells_duties, duties) = watch::channel(BTreeMap::new());
-    let (tells_kept, kept) = watch::channel(BTreeSet::new());
-    let writing = write::follow(client.clone(), node.clone(), duties, tells_kept);
+    let writing = write::follow(client.clone(), node.clone(), duties);
     supervisor.spawn_server("records", until(supervisor.closing(), writing));
     let feed = Feed {
         source,
         compiler,
-        recorder: Recorder::new(node.clone(), control.clone(), tells_duties, kept),
+        recorder: Recorder::new(node.clone(), control.clone(), tells_duties),
         control,
         reports,
         teller: Teller {

@@ -6,7 +6,7 @@
 pub mod recorder;
 pub mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -48,6 +48,8 @@ impl Subject {
 pub enum Duty {
     /// It says this.
     Write(Arc<Record>),
+    /// Nobody owns the address: it says this if it was the last to write the record.
+    Correct(Arc<Record>),
     /// Another node writes it.
     Leave,
 }
@@ -101,25 +103,23 @@ impl History {
 
 /// What `node` has to do about every record there should be; records of others that should not be are not in it.
 ///
-/// `services` has the Services of an address with their UIDs. A record that is `kept` is one that this node wrote last.
+/// `services` has the Services of an address with their UIDs.
 pub fn duties(
     node: &NodeName,
     state: &State,
     history: &History,
     services: impl Fn(IpAddr) -> Vec<(ServiceKey, String)>,
-    kept: &BTreeSet<Subject>,
 ) -> BTreeMap<Subject, Duty> {
     let mut duties = BTreeMap::new();
     for (&vip, view) in &state.vips {
         for (service, service_uid) in services(vip) {
             let subject = Subject { service, vip };
+            let record = || record(node, &subject, view, history, service_uid);
             let duty = match &view.standing.owner {
                 Some(owner) if owner != node => Duty::Leave,
-                Some(_) => Duty::Write(record(node, &subject, view, history, service_uid)),
-                None if is_conflict(view) || kept.contains(&subject) => {
-                    Duty::Write(record(node, &subject, view, history, service_uid))
-                }
-                None => Duty::Leave,
+                Some(_) => Duty::Write(record()),
+                None if is_conflict(view) => Duty::Write(record()),
+                None => Duty::Correct(record()),
             };
             duties.insert(subject, duty);
         }
@@ -205,11 +205,6 @@ impl Written {
         }
     }
 
-    /// The records that this node wrote last.
-    pub fn subjects(&self) -> BTreeSet<Subject> {
-        self.0.keys().cloned().collect()
-    }
-
     /// What is to be done next. What others write is forgotten.
     pub fn next(&mut self, duties: &BTreeMap<Subject, Duty>) -> Option<Step> {
         self.0
@@ -218,11 +213,15 @@ impl Written {
         if let Some(subject) = gone {
             return Some(Step::Remove(subject.clone()));
         }
-        duties.iter().find_map(|(subject, duty)| match duty {
-            Duty::Write(record) if self.0.get(subject).and_then(Option::as_ref) != Some(record) => {
-                Some(Step::Write(subject.clone(), Arc::clone(record)))
-            }
-            Duty::Write(_) | Duty::Leave => None,
+        duties.iter().find_map(|(subject, duty)| {
+            let before = self.0.get(subject);
+            let record = match duty {
+                Duty::Write(record) => record,
+                Duty::Correct(record) if before.is_some() => record,
+                Duty::Correct(_) | Duty::Leave => return None,
+            };
+            let is_news = before.and_then(Option::as_ref) != Some(record);
+            is_news.then(|| Step::Write(subject.clone(), Arc::clone(record)))
         })
     }
 }

@@ -35,11 +35,10 @@ impl Cluster {
         let record = self
             .record(service, address)
             .filter(|record| !record.node.is_empty())?;
-        let interfaces = record.interfaces.iter();
-        let interfaces = interfaces.map(|found| format!("{}, {}", found.name, found.mac));
+        let found = record.interfaces.iter();
         Some(Announcer {
             node: record.node.clone(),
-            interfaces: interfaces.collect::<Vec<_>>().join("; "),
+            interfaces: interfaces(found.map(|found| (&found.name, &found.mac))),
             since: record.since.as_ref().map(|since| since.0),
             source: Source::Record,
         })
@@ -63,11 +62,10 @@ impl Cluster {
             let past = std::time::Duration::try_from_secs_f64(seconds).ok()?;
             now.checked_sub(past).ok()
         });
-        let interfaces = status.interfaces.iter();
-        let interfaces = interfaces.map(|found| format!("{}, {}", found.name, found.mac));
+        let found = status.interfaces.iter();
         Some(Announcer {
             interfaces: if speaker.node == node {
-                interfaces.collect::<Vec<_>>().join("; ")
+                interfaces(found.map(|found| (&found.name, &found.mac)))
             } else {
                 String::new()
             },
@@ -104,6 +102,12 @@ impl Cluster {
         }
         None
     }
+}
+
+/// Interfaces with their hardware addresses, as speakers write them in Events.
+fn interfaces<'a>(found: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let texts: Vec<_> = found.map(|(name, mac)| format!("{name}, {mac}")).collect();
+    texts.join("; ")
 }
 
 /// Who announces an address.

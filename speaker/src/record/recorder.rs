@@ -1,6 +1,6 @@
 //! When to look at what is to be written: some time after something happened.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -21,16 +21,14 @@ pub struct Recorder {
     history: History,
     due: Option<Instant>,
     duties: watch::Sender<BTreeMap<Subject, Duty>>,
-    kept: watch::Receiver<BTreeSet<Subject>>,
 }
 
 impl Recorder {
-    /// Asks `control`; tells `duties`, and hears from `kept` which records are this node's.
+    /// Asks `control` and tells `duties`.
     pub fn new(
         node: NodeName,
         control: Control,
         duties: watch::Sender<BTreeMap<Subject, Duty>>,
-        kept: watch::Receiver<BTreeSet<Subject>>,
     ) -> Self {
         Self {
             node,
@@ -38,7 +36,6 @@ impl Recorder {
             history: History::default(),
             due: None,
             duties,
-            kept,
         }
     }
 
@@ -72,8 +69,7 @@ impl Recorder {
     ) -> Result<(), Gone> {
         self.due = None;
         let state = self.control.state().await?;
-        let kept = self.kept.borrow().clone();
-        let wanted = duties(&self.node, &state, &self.history, services, &kept);
+        let wanted = duties(&self.node, &state, &self.history, services);
         self.duties.send_replace(wanted);
         Ok(())
     }

@@ -42,10 +42,9 @@ fn state(owner: Option<&str>, own: Standing) -> State {
     }
 }
 
-fn duties_of(state: &State, history: &History, kept: &[Subject]) -> BTreeMap<Subject, Duty> {
+fn duties_of(state: &State, history: &History) -> BTreeMap<Subject, Duty> {
     let services = |_| vec![(ServiceKey::new("default", "web"), "uid".to_owned())];
-    let kept = kept.iter().cloned().collect();
-    duties(&"node-1".into(), state, history, services, &kept)
+    duties(&"node-1".into(), state, history, services)
 }
 
 fn history(event: &Event) -> History {
@@ -80,7 +79,7 @@ fn the_owner_writes_who_where_since_when_and_why() {
         from: "node-2".into(),
         silent_for: Duration::from_millis(190),
     });
-    let duties = duties_of(&state(Some("node-1"), owner()), &history, &[]);
+    let duties = duties_of(&state(Some("node-1"), owner()), &history);
     let Some(Duty::Write(record)) = duties.get(&subject()) else {
         panic!("{duties:?}");
     };
@@ -113,13 +112,17 @@ fn who_writes_what() {
         (None, idle, &kept, Some(("", false))),
         (None, quarantined, &[], Some(("", true))),
     ] {
-        let duties = duties_of(&state(owner_is, own), &History::default(), kept);
-        let found = match &duties[&subject()] {
-            Duty::Write(record) => Some((
+        let duties = duties_of(&state(owner_is, own), &History::default());
+        let mut written = Written::default();
+        kept.iter()
+            .for_each(|subject: &Subject| written.found(subject.clone()));
+        let step = written.next(&duties);
+        let found = match &step {
+            Some(Step::Write(_, record)) => Some((
                 record.status.node.as_str(),
                 record.status.conflict.is_some(),
             )),
-            Duty::Leave => None,
+            Some(Step::Remove(_)) | None => None,
         };
         assert_eq!(found, expected, "{owner_is:?} {kept:?}");
     }
@@ -128,7 +131,7 @@ fn who_writes_what() {
 #[test]
 fn what_is_not_to_be_is_removed_once_and_what_others_write_is_left_alone() {
     let mut written = Written::default();
-    let mine = duties_of(&state(Some("node-1"), owner()), &History::default(), &[]);
+    let mine = duties_of(&state(Some("node-1"), owner()), &History::default());
     let step = written.next(&mine).unwrap();
     assert!(matches!(step, Step::Write(..)));
     written.done(step);
@@ -150,19 +153,22 @@ proptest! {
     /// say, and nothing is written twice.
     #[test]
     fn the_records_are_what_the_last_duties_say(
-        stories in prop::collection::vec(prop::collection::btree_map(0..4_u8, 0..3_u8, 0..4), 1..8),
+        stories in prop::collection::vec(prop::collection::btree_map(0..4_u8, 0..5_u8, 0..4), 1..8),
     ) {
         let mut written = Written::default();
         let mut objects: BTreeMap<Subject, Arc<Record>> = BTreeMap::new();
         for story in stories {
             let duties: BTreeMap<_, _> = story.iter().map(|(&number, &what)| {
                 let subject = Subject { service: ServiceKey::new("a", number.to_string()), vip: vip() };
+                let record = Arc::new(Record { service_uid: what.to_string(), status: ServiceL2StatusStatus::default() });
                 let duty = match what {
                     0 => Duty::Leave,
-                    _ => Duty::Write(Arc::new(Record { service_uid: what.to_string(), status: ServiceL2StatusStatus::default() })),
+                    1 | 2 => Duty::Write(record),
+                    _ => Duty::Correct(record),
                 };
                 (subject, duty)
             }).collect();
+            let before = objects.clone();
             let mut steps = 0;
             while let Some(step) = written.next(&duties) {
                 steps += 1;
@@ -182,6 +188,7 @@ proptest! {
             objects.retain(|subject, _| duties.get(subject) != Some(&Duty::Leave));
             let wanted: BTreeMap<_, _> = duties.iter().filter_map(|(subject, duty)| match duty {
                 Duty::Write(record) => Some((subject.clone(), Arc::clone(record))),
+                Duty::Correct(record) => before.contains_key(subject).then(|| (subject.clone(), Arc::clone(record))),
                 Duty::Leave => None,
             }).collect();
             prop_assert_eq!(&objects, &wanted);

@@ -1,6 +1,6 @@
 //! Writes records, one after the other, never more than a few each second.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use config::crd::ServiceL2Status;
@@ -15,12 +15,11 @@ use tokio::sync::watch;
 
 use super::{Duty, Record, Step, Subject, Written};
 
-/// Writes what `duties` say, for ever; tells `kept` which records are this node's.
+/// Writes what `duties` say, for ever.
 pub async fn follow(
     client: Client,
     node: NodeName,
     mut duties: watch::Receiver<BTreeMap<Subject, Duty>>,
-    kept: watch::Sender<BTreeSet<Subject>>,
 ) {
     let mut written = Written::default();
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -44,12 +43,6 @@ pub async fn follow(
             looked = true;
         }
         let step = written.next(&duties.borrow_and_update());
-        kept.send_if_modified(|kept| {
-            let subjects = written.subjects();
-            let changed = *kept != subjects;
-            *kept = subjects;
-            changed
-        });
         let Some(step) = step else {
             if duties.changed().await.is_err() {
                 return;
