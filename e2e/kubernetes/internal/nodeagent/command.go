@@ -62,7 +62,7 @@ func NewCommand() *cobra.Command {
 	set.StringSliceVar(&given.addresses, "node-addresses", nil, "internal addresses of the node, one for each family")
 	set.StringSliceVar(&given.podNetworks, "pod-networks", nil, "Pod networks to register the Node with (default: what the controller manager assigns)")
 	set.StringVar(&given.state, "state-directory", "", "where logs and traces of running Pods are kept")
-	set.StringArrayVar(&given.images, "image", nil, "program that stands for an image: NAME=PROGRAM [ARGUMENT ..]")
+	set.StringArrayVar(&given.images, "image", nil, "program that stands for an image: NAME=PROGRAM [ARGUMENT ..]; or NAME=DIRECTORY/ with its programs")
 	set.StringArrayVar(&given.labels, "label", nil, "label of the Node: KEY=VALUE; zone=VALUE is topology.kubernetes.io/zone")
 	set.Int32Var(&given.port, "port", 10250, "port of the node's HTTPS endpoint")
 	set.DurationVar(&given.restart.Initial, "restart-backoff", 10*time.Second, "wait before the second restart of a container")

@@ -15,6 +15,9 @@ type Program struct {
 	Entrypoint string
 	// Arguments are its default arguments, as an image's CMD.
 	Arguments []string
+	// Root is a directory with the files of an image that has several programs;
+	// a command is looked for in it. Such an image has no entrypoint.
+	Root string
 }
 
 // Catalog maps image names to programs. A name is a whole repository or its
@@ -33,17 +36,22 @@ func (e *Unknown) Error() string {
 	return fmt.Sprintf("image %q stands for no program of the lab: known images are %s", e.Image, strings.Join(e.Known, ", "))
 }
 
-// ParseCatalog reads entries of the form NAME=PROGRAM [ARGUMENT ..].
+// ParseCatalog reads entries of the form NAME=PROGRAM [ARGUMENT ..] or
+// NAME=DIRECTORY/.
 func ParseCatalog(entries []string) (Catalog, error) {
 	catalog := Catalog{programs: make(map[string]Program, len(entries))}
 	for _, entry := range entries {
 		name, program, found := strings.Cut(entry, "=")
 		words := strings.Fields(program)
 		if !found || name == "" || len(words) == 0 {
-			return Catalog{}, fmt.Errorf("image %q: write NAME=PROGRAM [ARGUMENT ..]", entry)
+			return Catalog{}, fmt.Errorf("image %q: write NAME=PROGRAM [ARGUMENT ..] or NAME=DIRECTORY/", entry)
 		}
 		if _, twice := catalog.programs[name]; twice {
 			return Catalog{}, fmt.Errorf("image %q is given twice: remove one", name)
+		}
+		if strings.HasSuffix(words[0], "/") && len(words) == 1 {
+			catalog.programs[name] = Program{Root: words[0]}
+			continue
 		}
 		catalog.programs[name] = Program{Entrypoint: words[0], Arguments: words[1:]}
 	}
@@ -70,6 +78,9 @@ func (c Catalog) Find(image string) (Program, error) {
 // the image's entrypoint and arguments as in any container runtime. A command
 // named like the image's own entrypoint is that program, wherever it lies here.
 func (p Program) Command(command, args []string) []string {
+	if p.Root != "" && len(command) > 0 {
+		return slices.Concat([]string{path.Join(p.Root, command[0])}, command[1:], args)
+	}
 	if len(command) == 0 {
 		if len(args) == 0 {
 			args = p.Arguments

@@ -61,3 +61,18 @@ func TestCommandAndArgsReplaceWhatTheImageHas(t *testing.T) {
 		}
 	}
 }
+
+func TestAnImageThatIsADirectoryHasItsProgramsThere(t *testing.T) {
+	catalog, err := ParseCatalog([]string{"foghorn=/lab/image/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := catalog.Find("registry.test/foghorn:0.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := program.Command([]string{"/foghorn-proxy"}, []string{"--log-level=info"})
+	if want := []string{"/lab/image/foghorn-proxy", "--log-level=info"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
