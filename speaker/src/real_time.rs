@@ -27,18 +27,27 @@ pub fn claim() -> Granted {
 }
 
 /// First in, first out, above everything that is not real-time; threads made by this one do not inherit it.
+///
+/// The kernel is asked itself: musl's `sched_setscheduler` answers that there is no such call.
 fn set_fifo() -> io::Result<()> {
-    let parameter = libc::sched_param {
+    let parameter = Parameter {
         sched_priority: PRIORITY,
     };
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    let number = libc::SYS_sched_setscheduler;
     // SAFETY: the pointer is to a parameter that lives during the call; 0 is the calling thread.
-    let outcome = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    let outcome = unsafe { libc::syscall(number, 0, policy, &raw const parameter) };
     if outcome == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// `struct sched_param` as the kernel reads it (sched_setscheduler(2)); that of a C library may be longer.
+#[repr(C)]
+struct Parameter {
+    sched_priority: libc::c_int,
 }
 
 /// Keeps what is in memory now from being swapped out.
