@@ -41,7 +41,7 @@ up: build lab ## A lab with Foghorn in it, to look around
 	@tools/in-namespaces $(PROGRAMS)/lab up
 
 .PHONY: test
-test: check-format lint test-unit test-kernel test-main ## Everything that a change must pass
+test: check-format lint check-chart test-unit test-kernel test-main ## Everything that a change must pass
 
 .PHONY: check-format
 check-format: prerequisites
@@ -51,6 +51,22 @@ check-format: prerequisites
 .PHONY: lint
 lint: prerequisites
 	$(TIMED) 'Lints' $(CARGO) clippy --workspace --all-targets -- -D warnings
+
+.PHONY: check-chart
+check-chart: $(LAB)/helm ## The chart is sound, and deploy/ is what it says
+	$(TIMED) 'The chart' env HELM=$(LAB)/helm tools/manifests --check
+
+.PHONY: manifests
+manifests: $(LAB)/helm ## Writes deploy/ from the chart
+	env HELM=$(LAB)/helm tools/manifests
+
+.PHONY: helm
+helm: $(LAB)/helm ## Helm, into target/lab
+
+$(LAB)/helm: tools/helm/go.mod | prerequisites
+	$(TIMED) 'Build of Helm: some minutes the first time' env CGO_ENABLED=0 go -C tools/helm build -trimpath -buildvcs=false \
+		-ldflags '-s -w' -o $@ helm.sh/helm/v4/cmd/helm
+	@touch $@
 
 .PHONY: test-unit
 test-unit: prerequisites ## Unit tests and laws: no special rights
@@ -95,6 +111,13 @@ test-migration: build lab $(LAB)/metallb/speaker ## From the real MetalLB to Fog
 $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 	$(TIMED) 'Build of MetalLB: some minutes the first time' env LAB_DIRECTORY=$(LAB) e2e/workloads/metallb/build.sh
 	@touch $@
+
+.PHONY: test-chart
+test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
+	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest -- --ignored --nocapture
+
+$(LAB)/monitoring-definitions: tools/monitoring-definitions | prerequisites
+	tools/monitoring-definitions $@
 
 .PHONY: test-tour
 test-tour: build lab $(LAB)/coredns $(LAB)/traefik ## A tour of every type of Service and of Ingress, with real DNS

@@ -110,6 +110,63 @@ fn the_manifests_have_the_rights_and_the_definitions_that_are_written_elsewhere(
     assert!(compared >= 12, "only {compared} objects: are they found?");
 }
 
+#[test]
+fn the_schema_of_the_chart_has_every_value_and_a_sentence_for_each() {
+    let values = fs::read_to_string(root("charts/foghorn/values.yaml")).unwrap();
+    let values: Value = serde_yaml::from_str(&values).unwrap();
+    let schema = fs::read_to_string(root("charts/foghorn/values.schema.json")).unwrap();
+    let schema: Value = serde_yaml::from_str(&schema).unwrap();
+    let mut compared = 0;
+    let mut wrong = Vec::new();
+    compare_values("", &values, &schema, &mut compared, &mut wrong);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 100, "only {compared} values: are they found?");
+}
+
+/// Compares the values below `path` with their schema, where that lists them.
+fn compare_values(
+    path: &str,
+    values: &Value,
+    schema: &Value,
+    compared: &mut usize,
+    wrong: &mut Vec<String>,
+) {
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    if schema["additionalProperties"] != false {
+        wrong.push(format!("{path}: the schema lets pass what is misspelt"));
+    }
+    for (name, property) in properties {
+        *compared += 1;
+        let place = format!("{path}.{name}");
+        let is_optional = [".global", ".affinity.", ".resources.", ".updateStrategy."];
+        let Some(value) = values.get(name) else {
+            if !is_optional.iter().any(|part| place.contains(part)) {
+                wrong.push(format!("{place} is in the schema and not in values.yaml"));
+            }
+            continue;
+        };
+        if property["description"].as_str().is_none_or(str::is_empty)
+            && !place.contains("updateStrategy.")
+        {
+            wrong.push(format!("{place} has no description"));
+        }
+        compare_values(&place, value, property, compared, wrong);
+    }
+    for name in values
+        .as_object()
+        .into_iter()
+        .flat_map(|values| values.keys())
+    {
+        if !properties.contains_key(name) {
+            wrong.push(format!(
+                "{path}.{name} is in values.yaml and not in the schema"
+            ));
+        }
+    }
+}
+
 /// The blocks of YAML in a page, each with the line that it begins at.
 fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
     let mut blocks: Vec<(usize, String)> = Vec::new();

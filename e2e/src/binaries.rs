@@ -47,6 +47,11 @@ impl Binaries {
         existing(self.lab.join("kubernetes"), "make lab")
     }
 
+    /// Helm, which installs the chart.
+    pub fn helm(&self) -> Result<PathBuf> {
+        existing(self.lab.join("helm"), "make helm")
+    }
+
     /// What the Pods run.
     pub fn agnhost(&self) -> Result<PathBuf> {
         existing(self.lab.join("agnhost"), "make lab")

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::api::Api;
+use crate::audit;
 use crate::binaries::Binaries;
 use crate::folder::RunFolder;
 use crate::namespace::{Namespace, output};
@@ -31,17 +32,23 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Makes the keys and starts etcd and the API server.
-    pub fn start(kubernetes: &Path, folder: &RunFolder, service_network: &str) -> Result<Self> {
+    /// Makes the keys and starts etcd and the API server, which writes down what Foghorn's accounts ask if `audited`.
+    pub fn start(
+        kubernetes: &Path,
+        folder: &RunFolder,
+        service_network: &str,
+        audited: bool,
+    ) -> Result<Self> {
         let service_networks = format!("{service_network},{SERVICE_NETWORK_IPV6}");
         let outer = Namespace::outer();
         let logs = &folder.logs();
         let etcd = Program::start(etcd(kubernetes, &outer), logs)?;
         make_keys(kubernetes, &folder.pki())?;
-        let api_server = Program::start(
-            api_server(kubernetes, &folder.pki(), &outer, &service_networks),
-            logs,
-        )?;
+        let mut recipe = api_server(kubernetes, &folder.pki(), &outer, &service_networks);
+        if audited {
+            recipe = audit::record(recipe, folder)?;
+        }
+        let api_server = Program::start(recipe, logs)?;
         Ok(Self {
             folder: folder.clone(),
             kubernetes: kubernetes.to_owned(),
@@ -168,7 +175,8 @@ pub fn node_agent(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Resul
     .args([
         "--image",
         &format!("agnhost={}", binaries.agnhost()?.display()),
-    ]))
+    ])
+    .args(["--image", &format!("foghorn={}/", folder.image().display())]))
 }
 
 /// The real kube-proxy of a node, in nftables mode.
@@ -254,6 +262,7 @@ fn api_server(kubernetes: &Path, pki: &Path, outer: &Namespace, service_networks
             "NodeRestriction",
         ])
         .args(["--service-cluster-ip-range", service_networks])
+        .arg("--allow-privileged")
         .args([
             "--service-account-issuer",
             "https://kubernetes.default.svc.cluster.local",

@@ -59,6 +59,16 @@ impl RunFolder {
         self.path.join("config")
     }
 
+    /// The programs of Foghorn's image, for nodes that run it as Pods.
+    pub fn image(&self) -> PathBuf {
+        self.path.join("image")
+    }
+
+    /// What the API server was asked by Foghorn's Pods, one object of JSON on each line.
+    pub fn audit(&self) -> PathBuf {
+        self.path.join("audit.json")
+    }
+
     /// The script that runs commands inside the lab.
     pub fn enter(&self) -> PathBuf {
         self.path.join("enter")

@@ -11,6 +11,7 @@ use crate::binaries::Binaries;
 use crate::control_plane::{ControlPlane, kube_proxy, node_agent};
 use crate::faults::Faults;
 use crate::folder::RunFolder;
+use crate::image;
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
 use crate::manifest;
@@ -52,6 +53,8 @@ pub struct Options {
     pub configuration_files: bool,
     /// The network of ClusterIPs, IPv4.
     pub service_network: String,
+    /// Whether Foghorn comes as Pods: nodes know its image, and the API server writes down what it is asked by them.
+    pub as_pods: bool,
 }
 
 impl Options {
@@ -67,6 +70,16 @@ impl Options {
             log_level: "info".to_owned(),
             configuration_files: false,
             service_network: SERVICE_NETWORK_IPV4.to_owned(),
+            as_pods: false,
+        }
+    }
+
+    /// Nothing of Foghorn yet; it is installed as users do, and runs as Pods.
+    pub fn as_pods(name: &str) -> Self {
+        Self {
+            proxy: ServiceProxy::None,
+            as_pods: true,
+            ..Self::kubernetes(name)
         }
     }
 
@@ -121,7 +134,15 @@ impl Lab {
         let logs = folder.logs();
         let lan = Lan::build()?;
         let kubernetes = binaries.kubernetes()?;
-        let mut control_plane = ControlPlane::start(&kubernetes, folder, &options.service_network)?;
+        if options.as_pods {
+            image::write(&binaries, folder)?;
+        }
+        let mut control_plane = ControlPlane::start(
+            &kubernetes,
+            folder,
+            &options.service_network,
+            options.as_pods,
+        )?;
         let Lan {
             mut nodes,
             client,
@@ -134,7 +155,9 @@ impl Lab {
         let api = control_plane.api();
         for node in &mut nodes {
             if options.agents {
-                let agent = node_agent(&binaries, folder, node)?;
+                let mut agent = node_agent(&binaries, folder, node)?;
+                // What runs in its Pods has no more priority than it.
+                agent.urgent = options.as_pods;
                 node.agent = Some(Program::start(agent, &logs)?);
             } else {
                 register_node(&api, node.number)?;

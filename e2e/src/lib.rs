@@ -3,6 +3,7 @@
 //! Start at [`lab::Lab`]. Nothing here links a program of ours: what is tested is what users run.
 
 pub mod api;
+pub mod audit;
 pub mod binaries;
 pub mod capture;
 pub mod client;
@@ -13,6 +14,8 @@ pub mod faults;
 pub mod folder;
 pub mod frontends;
 pub mod http;
+pub mod image;
+pub mod installation;
 pub mod kubectl;
 pub mod lab;
 pub mod lan;

@@ -21,7 +21,9 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 
 {{- define "foghorn.image" -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
 {{- end }}
 
 {{- define "foghorn.serviceAccount" -}}
@@ -87,4 +89,39 @@ subjects:
   - kind: ServiceAccount
     name: {{ include "foghorn.serviceAccount" . }}
     namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
+{{- /* The components that this release runs, as a JSON array. */}}
+{{- define "foghorn.components" -}}
+{{- $components := list "controller" }}
+{{- if .Values.speaker.enabled }}{{ $components = append $components "speaker" }}{{ end }}
+{{- if .Values.proxy.enabled }}{{ $components = append $components "proxy" }}{{ end }}
+{{- toJson $components }}
+{{- end }}
+
+{{- /* Where a component serves its metrics. Takes its name. */}}
+{{- define "foghorn.metricsPort" -}}
+{{- get (dict "controller" 7472 "speaker" 7474 "proxy" 10249) . }}
+{{- end }}
+
+{{- /* How a component is scraped, for either kind of monitor. Takes a dict of `values` and `component`. */}}
+{{- define "foghorn.scrape" -}}
+{{- with .values.interval }}
+interval: {{ . }}
+{{- end }}
+relabelings:
+  # Alerts and dashboard tell the programs apart by these, however they are scraped.
+  - {targetLabel: job, replacement: foghorn-{{ .component }}}
+  {{- if ne .component "controller" }}
+  - {sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: instance}
+  {{- else }}
+  - {sourceLabels: [__meta_kubernetes_pod_name], targetLabel: instance}
+  {{- end }}
+  {{- with .values.relabelings }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .values.metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

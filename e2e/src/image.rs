@@ -1,0 +1,49 @@
+//! Foghorn's image, as the lab's nodes know it: a folder with a program for each of ours, and what a container runtime
+//! does before it starts one.
+//!
+//! A node agent starts processes as it is itself: root of a user namespace. Here a container has the capabilities that its
+//! manifest says and no others, and its `/run/foghorn` is that of its node, which in the lab is one folder for all.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::Result;
+
+use crate::binaries::Binaries;
+use crate::folder::RunFolder;
+use crate::topology::NODES;
+
+/// A program of the image, and the capabilities that the chart adds for it.
+pub const PROGRAMS: [(&str, &[&str]); 3] = [
+    ("controller", &[]),
+    ("speaker", &["NET_RAW", "SYS_NICE", "IPC_LOCK"]),
+    ("proxy", &["NET_ADMIN"]),
+];
+
+/// Writes the programs of the image into the folder of a run, and makes the folders that nodes give to Pods.
+pub(crate) fn write(binaries: &Binaries, folder: &RunFolder) -> Result<()> {
+    fs::create_dir(folder.image())?;
+    // hostPath of the Pods; each container finds its node's own there.
+    fs::create_dir_all("/run/foghorn")?;
+    for node in NODES {
+        fs::create_dir_all(format!("/run/foghorn-{node}"))?;
+    }
+    for (part, capabilities) in PROGRAMS {
+        let name = format!("foghorn-{part}");
+        let program = binaries.foghorn(&name)?;
+        let added: String = capabilities
+            .iter()
+            .map(|capability| format!(",+{}", capability.to_lowercase()))
+            .collect();
+        let text = format!(
+            "#!/bin/sh\nset -e\n\
+             [ -z \"$NODE_NAME\" ] || mount --bind \"/run/foghorn-$NODE_NAME\" /run/foghorn\n\
+             exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all{added} -- {} \"$@\"\n",
+            program.display()
+        );
+        let file = folder.image().join(&name);
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
