@@ -559,6 +559,31 @@ fn an_address_goes_to_the_node_that_is_asked_for_without_a_gap_and_stays_when_no
 }
 
 #[test]
+fn two_nodes_that_each_believe_the_other_is_asked_for_do_not_throw_the_address_to_and_fro() {
+    let mut segment = settled(18, 2, 1);
+    let plain = configuration(&NAMES[..2], 1, &[]);
+    let wishes = ["a", "b"].map(|name| requested(plain.clone(), name));
+    let mut watch = Watch::new(STEADY, [address(0)], segment.now);
+    watch.planned = true;
+    watch.last_fault = segment.now;
+    moves(&mut segment);
+    segment.configure(0, &wishes[1]);
+    segment.configure(1, &wishes[0]);
+    watch.run(&mut segment, Duration::from_secs(6)).unwrap();
+    let moved = moves(&mut segment);
+    assert!(moved.len() <= 2, "received and handed over: {moved:?}");
+    // One of the two was right all the time: what it is offered again it takes, and from then on it is at once.
+    for (count, wish, seconds) in [(0, 0, 11), (1, 1, 1), (2, 0, 1)] {
+        watch.last_fault = segment.now;
+        (0..2).for_each(|number| segment.configure(number, &wishes[wish]));
+        watch
+            .run(&mut segment, Duration::from_secs(seconds))
+            .unwrap();
+        assert_eq!(segment.owners(address(0)), [wish], "wish {count}");
+    }
+}
+
+#[test]
 fn a_node_that_is_asked_for_but_cannot_serve_gets_nothing() {
     let mut segment = settled(16, 3, 1);
     let owner = segment.owners(address(0))[0];

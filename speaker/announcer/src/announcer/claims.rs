@@ -201,8 +201,12 @@ impl Announcer {
         state.vacant_since = None;
         state.witnessed_since = None;
         state.fence_told = false;
+        let received_from = match &event {
+            Event::Received { from, .. } => Some(from.clone()),
+            _ => None,
+        };
         self.emit(event);
-        let mut owner = Owner::new(state.epoch, now);
+        let mut owner = Owner::new(state.epoch, received_from, now);
         self.announce_when_due(vip, state, &mut owner, now);
         Role::Owner(owner)
     }

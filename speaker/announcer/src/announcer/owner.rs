@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use config::name::NodeName;
+
 use super::Announcer;
 use super::vip::{Role, VipState};
 use crate::announcement::Schedule;
@@ -25,6 +27,8 @@ pub(super) struct Owner {
     better_since: Option<Time>,
     /// Whether a better candidate did not take what it was offered.
     offered_in_vain: bool,
+    /// The node that handed it over, if that was planned: it is not handed back in a hurry.
+    received_from: Option<NodeName>,
     /// Whether a lower claim was heard: once it is gone, clients must hear who won.
     rival: bool,
 }
@@ -38,9 +42,10 @@ pub(super) struct Leaving {
 }
 
 impl Owner {
-    pub(super) fn new(epoch: u32, now: Time) -> Self {
+    pub(super) fn new(epoch: u32, received_from: Option<NodeName>, now: Time) -> Self {
         Self {
             epoch,
+            received_from,
             since: now,
             leaving: None,
             schedule: Schedule::start(now),
@@ -74,6 +79,14 @@ impl VipState {
         match &mut self.role {
             Role::Owner(owner) => Some(owner),
             _ => None,
+        }
+    }
+
+    /// Another node is asked for: what came of the last wish does not count any more.
+    pub(super) fn wish_changed(&mut self) {
+        if let Some(owner) = self.owner_mut() {
+            owner.received_from = None;
+            owner.offered_in_vain = false;
         }
     }
 
@@ -206,10 +219,11 @@ impl Announcer {
     /// policy wants that.
     fn go_back_or_stay(&self, state: &mut VipState, owner: &mut Owner, voices: &Voices, now: Time) {
         let better = voices.best_before(state.position(), &self.node);
-        let requested =
-            better.is_some_and(|voice| state.vip.requested.as_ref() == Some(&voice.node));
+        let requested = better
+            .map(|voice| &voice.node)
+            .filter(|node| state.vip.requested.as_ref() == Some(node));
         let wanted = match state.vip.failback {
-            _ if requested => true,
+            _ if requested.is_some() => true,
             Failback::Never => false,
             Failback::Idle => state.idle,
             Failback::Always => true,
@@ -219,7 +233,9 @@ impl Announcer {
             owner.leaving = None;
             return;
         }
-        let hold = if requested && !owner.offered_in_vain {
+        // The node that handed it over does not agree that it is the one asked for: one of the two has an old snapshot.
+        let disputed = requested.is_some() && requested == owner.received_from.as_ref();
+        let hold = if requested.is_some() && !disputed && !owner.offered_in_vain {
             Duration::ZERO
         } else {
             self.timing.failback_hold

@@ -106,6 +106,9 @@ impl VipState {
     }
 
     pub(super) fn configure(&mut self, vip: Vip, own: &NodeName) {
+        if self.vip.requested != vip.requested {
+            self.wish_changed();
+        }
         self.position = vip.position(own);
         self.positions = vip
             .candidates

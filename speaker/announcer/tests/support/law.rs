@@ -133,8 +133,17 @@ impl Watch {
                 return Err(format!("{vip} has no owner during a planned move"));
             }
             let gap = segment.now.since(since.max(self.last_fault));
-            self.longest_unserved = self.longest_unserved.max(gap);
-            if gap > self.bounds.unserved {
+            let half_deaf = side
+                .iter()
+                .any(|&a| side.iter().any(|&b| segment.cuts.contains_key(&(a, b))));
+            // Who does not hear an owner that others hear believes them for a while, also when it has just let go.
+            let patience = if half_deaf {
+                segment.timing.witness_patience
+            } else {
+                Duration::ZERO
+            };
+            self.longest_unserved = self.longest_unserved.max(gap.saturating_sub(patience));
+            if gap > self.bounds.unserved + patience {
                 return Err(format!("{vip} has had no owner for {gap:?} among {side:?}"));
             }
         }

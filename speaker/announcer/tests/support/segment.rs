@@ -169,6 +169,10 @@ impl Segment {
             self.hand_over(number, payload);
         }
         self.with(number, Announcer::handle_timeout);
+        // What changed in the meantime waits in the sockets of the shell too.
+        self.set_link(number, self.machines[number].link_up);
+        self.set_unfit(number, self.machines[number].unfit);
+        self.configure(number, &self.machines[number].configuration.clone());
     }
 
     pub fn set_link(&mut self, number: usize, up: bool) {
