@@ -143,6 +143,10 @@ failover: build lab ## How long clients wait when a node dies (TRIALS=20 FAULT=l
 failover-table: build lab ## The same for every fault, written into docs/failover.md
 	$(TIMED) 'Failover, fault by fault' tools/in-namespaces $(PROGRAMS)/lab failover --trials $(TRIALS) --every-fault --document docs/failover.md
 
+.PHONY: failover-many
+failover-many: build lab ## Five nodes and 500 addresses: when the last of them is announced again, written into docs/failover.md
+	$(TIMED) 'Failover of many addresses' tools/in-namespaces $(PROGRAMS)/lab many --trials $(or $(MANY_TRIALS),10) --document docs/failover.md
+
 .PHONY: calm
 calm: build lab ## Ten minutes of busy loops without a fault, and no address may move, written into docs/failover.md (SECONDS=600)
 	$(TIMED) 'Busy processors' tools/in-namespaces $(PROGRAMS)/lab calm --seconds $(or $(SECONDS),600) --document docs/failover.md

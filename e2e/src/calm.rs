@@ -1,6 +1,5 @@
 //! Much work and no fault: nothing may move.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,8 +9,9 @@ use e2e::document::{Marks, write_between};
 use e2e::lab::Lab;
 use e2e::manifest::load_balancer;
 use e2e::wait;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::records::owners;
 use crate::show::{print, say};
 use crate::trials::surroundings;
 
@@ -76,41 +76,6 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Who announces an address, and since when: one that went away and came back has another time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Owner {
-    node: String,
-    since: String,
-}
-
-impl Owner {
-    fn is_unowned(&self) -> bool {
-        self.node.is_empty()
-    }
-}
-
-fn owners(lab: &Lab) -> Result<BTreeMap<String, Owner>> {
-    let list = lab.api.get(RECORDS)?;
-    let items = list.get("items").and_then(Value::as_array);
-    let statuses = items
-        .into_iter()
-        .flatten()
-        .filter_map(|item| item.get("status"));
-    let text = |status: &Value, field: &str| -> String {
-        let found = status.get(field).and_then(Value::as_str);
-        found.unwrap_or_default().to_owned()
-    };
-    Ok(statuses
-        .map(|status| {
-            let owner = Owner {
-                node: text(status, "node"),
-                since: text(status, "since"),
-            };
-            (text(status, "address"), owner)
-        })
-        .collect())
-}
-
 /// Endless loops with the priority of everything but the speakers; they end with this.
 struct Busy(Vec<Child>);
 
@@ -139,6 +104,5 @@ impl Drop for Busy {
     }
 }
 
-const RECORDS: &str = "/apis/foghorn.dev/v1alpha1/namespaces/default/servicel2statuses";
 const PATIENCE: Duration = Duration::from_secs(60);
 const MARKS: Marks = ("<!-- make calm: begin -->", "<!-- make calm: end -->");

@@ -1,10 +1,12 @@
 //! What an onlooker on the LAN hears of ARP and neighbour discovery.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -29,7 +31,7 @@ pub struct Announcement {
 /// A thread that listens to everything.
 #[derive(Debug)]
 pub struct Capture {
-    heard: Arc<Mutex<Vec<Announcement>>>,
+    heard: Arc<Mutex<Vec<(Instant, Announcement)>>>,
     end: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
 }
@@ -58,11 +60,12 @@ impl Capture {
             while !ends.load(Ordering::Relaxed) {
                 match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
                     Ok(length) => {
+                        let at = Instant::now();
                         let announcement = frame.get(..length).and_then(announcement_in);
                         hears
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
-                            .extend(announcement);
+                            .extend(announcement.map(|announcement| (at, announcement)));
                     }
                     // Quiet for a while, or the interface went down for a moment.
                     Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => {}
@@ -82,8 +85,20 @@ impl Capture {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard
             .iter()
-            .filter(|one| one.address == address && one.mac == mac)
+            .filter(|(_, one)| one.address == address && one.mac == mac)
             .count()
+    }
+
+    /// How long after `since` each address was first announced by somebody other than `mac`.
+    pub fn taken_from(&self, mac: &str, since: Instant) -> BTreeMap<IpAddr, Duration> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = BTreeMap::new();
+        for (at, one) in heard.iter().filter(|(_, one)| one.mac != mac) {
+            if let Some(after) = at.checked_duration_since(since) {
+                taken.entry(one.address).or_insert(after);
+            }
+        }
+        taken
     }
 }
 

@@ -15,7 +15,7 @@ use crate::folder::RunFolder;
 use crate::namespace::{Namespace, output};
 use crate::node::Node;
 use crate::program::{Program, Recipe};
-use crate::topology::{CLUSTER_CIDR, NODES, ROUTER_IPV4, ROUTER_IPV6, SERVICE_NETWORK_IPV6};
+use crate::topology::{CLUSTER_CIDR, ROUTER_IPV4, ROUTER_IPV6, SERVICE_NETWORK_IPV6, nodes};
 use crate::wait;
 
 /// etcd, the API server, the controllers, the scheduler, and a `kubectl proxy` to talk to the API in plain HTTP.
@@ -32,18 +32,20 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Makes the keys and starts etcd and the API server, which writes down what Foghorn's accounts ask if `audited`.
+    /// Makes the keys, also for so many nodes, and starts etcd and the API server, which writes down what Foghorn's accounts
+    /// ask if `audited`.
     pub fn start(
         kubernetes: &Path,
         folder: &RunFolder,
         service_network: &str,
+        node_count: u8,
         audited: bool,
     ) -> Result<Self> {
         let service_networks = format!("{service_network},{SERVICE_NETWORK_IPV6}");
         let outer = Namespace::outer();
         let logs = &folder.logs();
         let etcd = Program::start(etcd(kubernetes, &outer), logs)?;
-        make_keys(kubernetes, &folder.pki())?;
+        make_keys(kubernetes, &folder.pki(), node_count)?;
         let mut recipe = api_server(kubernetes, &folder.pki(), &outer, &service_networks);
         if audited {
             recipe = audit::record(recipe, folder)?;
@@ -201,7 +203,7 @@ pub fn kube_proxy(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Resul
     ]))
 }
 
-fn make_keys(kubernetes: &Path, pki: &Path) -> Result<()> {
+fn make_keys(kubernetes: &Path, pki: &Path, node_count: u8) -> Result<()> {
     let mut command = Command::new(kubernetes);
     command
         .args([
@@ -212,7 +214,7 @@ fn make_keys(kubernetes: &Path, pki: &Path) -> Result<()> {
         .args(["--server-url", &format!("https://{ROUTER_IPV4}:6443")])
         .arg("--directory")
         .arg(pki);
-    for node in NODES {
+    for node in nodes(node_count) {
         command.args(["--node", &node.name()]);
     }
     output(&mut command)?;

@@ -1,4 +1,4 @@
-//! The lab as a whole: three nodes, a control plane and a client, from nothing to ready in seconds.
+//! The lab as a whole: nodes (three of them, unless asked for more), a control plane and a client, from nothing to ready in seconds.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,7 +18,7 @@ use crate::manifest;
 use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::program::{Program, Recipe};
-use crate::topology::{CLUSTER_CIDR, NODES, NodeNumber, SERVICE_NETWORK_IPV4};
+use crate::topology::{CLUSTER_CIDR, NodeNumber, SERVICE_NETWORK_IPV4};
 use crate::wait;
 
 /// Who forwards traffic to Services on the nodes.
@@ -37,6 +37,8 @@ pub enum ServiceProxy {
 pub struct Options {
     /// A name for its folder.
     pub name: String,
+    /// How many nodes.
+    pub nodes: u8,
     /// Whether nodes can run Pods; otherwise there are only objects that say that the nodes are ready.
     pub agents: bool,
     /// Whether to run the controllers and the scheduler of Kubernetes.
@@ -62,6 +64,7 @@ impl Options {
     pub fn foghorn(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            nodes: 3,
             agents: true,
             kubernetes_controllers: true,
             controller: true,
@@ -132,7 +135,7 @@ impl Lab {
     fn start_in(options: &Options, binaries: Binaries, folder: &RunFolder) -> Result<Self> {
         let begin = Instant::now();
         let logs = folder.logs();
-        let lan = Lan::build()?;
+        let lan = Lan::build(options.nodes)?;
         let kubernetes = binaries.kubernetes()?;
         if options.as_pods {
             image::write(&binaries, folder)?;
@@ -141,6 +144,7 @@ impl Lab {
             &kubernetes,
             folder,
             &options.service_network,
+            options.nodes,
             options.as_pods,
         )?;
         let Lan {
@@ -182,10 +186,10 @@ impl Lab {
             install_custom_resources(&lab.kubectl)?;
         }
         lab.start_programs(options)?;
-        wait::until("three ready nodes", Duration::from_secs(30), || {
+        wait::until("ready nodes", Duration::from_secs(30), || {
             lab.expect_all_running()?;
             lab.ready_nodes()
-                .map(|count| (count == NODES.len()).then_some(()))
+                .map(|count| (count == lab.nodes.len()).then_some(()))
         })?;
         lab.start_time = begin.elapsed();
         Ok(lab)

@@ -8,7 +8,7 @@ use crate::faults::Faults;
 use crate::namespace::{Namespace, ip};
 use crate::node::Node;
 use crate::topology::{
-    BRIDGE, CLIENT, CLIENT_IPV4, CLIENT_IPV6, INTERFACE, NODES, ROUTER_IPV4, ROUTER_IPV6,
+    BRIDGE, CLIENT, CLIENT_IPV4, CLIENT_IPV6, INTERFACE, ROUTER_IPV4, ROUTER_IPV6, nodes,
 };
 
 /// A LAN with nodes on which nothing runs yet.
@@ -25,10 +25,10 @@ pub struct Lan {
 }
 
 impl Lan {
-    /// Builds it in the network namespace of this program, which must be one of its own.
-    pub fn build() -> Result<Self> {
+    /// Builds it with so many nodes in the network namespace of this program, which must be one of its own.
+    pub fn build(node_count: u8) -> Result<Self> {
         refuse_the_machine_itself()?;
-        build_bridge()?;
+        build_bridge(node_count)?;
         let client = plug_in(
             CLIENT,
             "port-client",
@@ -36,8 +36,7 @@ impl Lan {
             &format!("{CLIENT_IPV4}/24"),
             &format!("{CLIENT_IPV6}/64"),
         )?;
-        let nodes = NODES
-            .into_iter()
+        let nodes = nodes(node_count)
             .map(Node::plug_in)
             .collect::<Result<_>>()?;
         Ok(Self {
@@ -75,7 +74,7 @@ pub(crate) fn plug_in(
     Ok(namespace)
 }
 
-fn build_bridge() -> Result<()> {
+fn build_bridge(node_count: u8) -> Result<()> {
     let outer = Namespace::outer();
     outer.set_parameters(HOST)?;
     outer.set_parameters(FORWARDING)?;
@@ -100,7 +99,7 @@ fn build_bridge() -> Result<()> {
          link set {BRIDGE} up\n"
     );
     // As a home router would have them, so that Pods reach the LAN with their own addresses.
-    for node in NODES {
+    for node in nodes(node_count) {
         lines.push_str(&format!(
             "route add {} via {}\nroute add {} via {}\n",
             node.pod_network_ipv4(),

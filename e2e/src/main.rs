@@ -2,6 +2,8 @@
 
 mod calm;
 mod demo;
+mod many;
+mod records;
 mod show;
 mod trials;
 
@@ -62,6 +64,24 @@ enum Verb {
         /// Run the real kube-proxy instead of ours.
         #[arg(long)]
         kube_proxy: bool,
+    },
+    /// Lets hundreds of addresses lose their node at once, on five nodes, and fails if one is announced again too late.
+    Many {
+        /// How many times.
+        #[arg(long, default_value_t = 10)]
+        trials: u32,
+        /// How many nodes, 9 at most.
+        #[arg(long, default_value_t = 5)]
+        nodes: u8,
+        /// How many addresses.
+        #[arg(long, default_value_t = 500)]
+        addresses: usize,
+        /// Fail if an address is announced again later than this, in milliseconds.
+        #[arg(long, default_value_t = 350)]
+        at_most: u64,
+        /// A document that has the marks between which the result goes.
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
     },
     /// Keeps the processors busy without any fault, and fails if an address moves.
     Calm {
@@ -128,6 +148,20 @@ fn run(arguments: Arguments) -> Result<()> {
                     &fault
                 };
                 trials::run(lab, trials, faults, median_at_most, document.as_deref())
+            })
+        }
+        Verb::Many {
+            trials,
+            nodes,
+            addresses,
+            at_most,
+            document,
+        } => {
+            let mut options = options("many");
+            options.nodes = nodes;
+            with_lab(&options, |lab| {
+                let at_most = Duration::from_millis(at_most);
+                many::run(lab, trials, addresses, at_most, document.as_deref())
             })
         }
         Verb::Calm {

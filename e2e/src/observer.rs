@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use crate::namespace::Namespace;
-use crate::topology::{self, NODES, NodeNumber};
+use crate::topology::{self, MOST_NODES, NodeNumber};
 
 /// A MAC address that answered, and whose it is.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -73,7 +73,7 @@ fn answerers(text: &str) -> BTreeSet<Answerer> {
         .map(|mac| {
             let mac = mac.to_ascii_lowercase();
             Answerer {
-                node: NODES.into_iter().find(|node| node.mac() == mac),
+                node: topology::nodes(MOST_NODES).find(|node| node.mac() == mac),
                 mac,
             }
         })

@@ -10,8 +10,16 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The numbers of the nodes.
+/// The numbers of the nodes that a lab has unless it asks for more.
 pub const NODES: [NodeNumber; 3] = [NodeNumber(1), NodeNumber(2), NodeNumber(3)];
+
+/// The most nodes that a lab may have: addresses and names have one digit for them.
+pub const MOST_NODES: u8 = 9;
+
+/// The numbers of this many nodes, at most [`MOST_NODES`].
+pub fn nodes(count: u8) -> impl Iterator<Item = NodeNumber> {
+    (1..=count.min(MOST_NODES)).map(NodeNumber)
+}
 
 /// The name of the bridge that is the LAN.
 pub const BRIDGE: &str = "lan";
@@ -75,7 +83,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Which of the nodes: 1, 2 or 3.
+/// Which of the nodes: 1, 2, 3, ...
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct NodeNumber(u8);
 
@@ -87,7 +95,7 @@ impl NodeNumber {
 
     /// The node of that name.
     pub fn by_name(name: &str) -> Option<Self> {
-        NODES.into_iter().find(|node| node.name() == name)
+        nodes(MOST_NODES).find(|node| node.name() == name)
     }
 
     /// The bridge's port that the node's cable is plugged into.

@@ -25,7 +25,7 @@ use e2e::wait;
 #[test]
 #[ignore = "needs namespaces of its own: make test-e2e"]
 fn the_instruments_measure_what_happens() -> Result<()> {
-    let lan = Lan::build()?;
+    let lan = Lan::build(3)?;
     let node = NODES[0];
     for family in Family::BOTH {
         let address = node.address(family);

@@ -450,9 +450,9 @@ fn answers_leave_in_less_than_a_millisecond() {
 
 #[test]
 #[ignore = "needs namespaces of its own: run `make test-kernel`"]
-fn five_hundred_addresses_move_as_fast_as_one() {
-    let lan = Lan::new(3);
-    let nodes = ["node-1", "node-2", "node-3"].map(NodeName::from);
+fn five_hundred_addresses_move_as_fast_as_one_and_stay_when_their_node_is_back() {
+    let lan = Lan::new(5);
+    let nodes = ["node-1", "node-2", "node-3", "node-4", "node-5"].map(NodeName::from);
     let vips: Vec<_> = (0..250)
         .flat_map(|number| {
             let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 0).to_bits() + number * 3);
@@ -460,7 +460,7 @@ fn five_hundred_addresses_move_as_fast_as_one() {
         })
         .collect();
     let texts: Vec<_> = vips.iter().map(String::as_str).collect();
-    let mut speakers: Vec<_> = (1..=3)
+    let mut speakers: Vec<_> = (1..=5)
         .map(|number| {
             let host = lan.node(number);
             host.run(&format!("ip address add 198.51.103.{number}/22 dev eth0"));
@@ -488,6 +488,28 @@ fn five_hundred_addresses_move_as_fast_as_one() {
         std::thread::yield_now();
     }
     println!("taken over after {} ms", begin.elapsed().as_millis());
+
+    for speaker in &mut speakers {
+        speaker.heard_events();
+    }
+    lan.plug(lan.node(1));
+    for _ in 0..4 {
+        speakers[0].wait_for("that it hears its peers", |event| {
+            matches!(event, Event::PeerHeard { .. })
+        });
+    }
+    // Longer than a node that has just come back waits for the tables of the others.
+    let quiet_until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < quiet_until {
+        for speaker in &mut speakers {
+            let moved = speaker
+                .heard_events()
+                .into_iter()
+                .find(|event| event.owns().is_some());
+            assert_eq!(moved, None, "at {}", speaker.node);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -275,7 +275,9 @@ impl Announcer {
     ) -> Result<(), FrameError> {
         self.notice_stall(now);
         let outcome = Frame::parse(octets).and_then(|frame| self.receive_frame(link, &frame, now));
-        self.advance(now);
+        if !self.dirty.is_empty() || self.poll_timeout().is_some_and(|due| due <= now) {
+            self.advance(now);
+        }
         outcome
     }
 

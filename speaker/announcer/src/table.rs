@@ -60,21 +60,38 @@ impl OwnTable {
         self.whole = Some(FIRST);
     }
 
+    /// Whether there is something that no heartbeat has told yet, or the rest of the whole table.
+    pub fn has_more(&self) -> bool {
+        self.telling_whole() || self.recent.values().any(|&repeats| repeats == REPEATS)
+    }
+
     /// Whether the whole table is still being told.
     pub fn telling_whole(&self) -> bool {
         self.whole.is_some()
     }
 
-    /// The entries for one round of heartbeats, in at most `most` parts (at least one) of at most `room` octets.
+    /// The entries for one round of heartbeats, in at most `most` parts (at least one of changes and, if the whole table is
+    /// being told, one of that) of at most `room` octets.
     pub fn round(&mut self, room: usize, most: usize) -> Vec<Entries> {
-        let mut parts = Vec::new();
-        while let Some(first) = self.whole.filter(|_| parts.len() < most) {
+        let mut parts = self.changes(room, most);
+        while let Some(first) = self.whole {
             parts.push(self.range(first, room));
+            if parts.len() >= most {
+                break;
+            }
         }
+        if parts.is_empty() {
+            parts.push(Entries::Changes(Vec::new()));
+        }
+        parts
+    }
+
+    /// Changed entries in at most `most` parts, but one.
+    fn changes(&mut self, room: usize, most: usize) -> Vec<Entries> {
+        let mut parts = Vec::new();
         let mut changes = Vec::new();
         let mut left = room;
-        let mut told = Vec::new();
-        for (&vip, repeats) in &mut self.recent {
+        for vip in self.fresh_first() {
             let entry = Entry {
                 vip,
                 claim: self.claims.get(&vip).copied(),
@@ -88,18 +105,22 @@ impl OwnTable {
             }
             left = left.saturating_sub(entry.octet_count());
             changes.push(entry);
-            *repeats -= 1;
-            if *repeats == 0 {
-                told.push(vip);
+            match self.recent.get_mut(&vip) {
+                Some(repeats) if *repeats > 1 => *repeats -= 1,
+                _ => drop(self.recent.remove(&vip)),
             }
         }
-        for vip in told {
-            self.recent.remove(&vip);
-        }
-        if !changes.is_empty() || parts.is_empty() {
+        if !changes.is_empty() {
             parts.push(Entries::Changes(changes));
         }
         parts
+    }
+
+    /// The changed entries: what was told the fewest times comes first, so that nothing waits for repetitions.
+    fn fresh_first(&self) -> Vec<IpAddr> {
+        let mut vips: Vec<_> = self.recent.keys().copied().collect();
+        vips.sort_by_key(|vip| std::cmp::Reverse(self.recent.get(vip).copied()));
+        vips
     }
 
     /// The part of the table from `first` on that fits, and moves on to the next.
@@ -273,6 +294,26 @@ mod tests {
                 prop_assert!(copy.is(own.digest()));
                 prop_assert_eq!(&copy.claims, &own.claims);
             }
+        }
+
+        #[test]
+        fn nothing_new_waits_for_repetitions(numbers in prop::collection::btree_set(0..400_u32, 1..300), most in 1..5_usize) {
+            let mut own = OwnTable::default();
+            for &number in &numbers {
+                own.set(vip(number), Some(Claim::Offered));
+            }
+            let mut told = BTreeMap::new();
+            while own.has_more() {
+                for part in own.round(100, most) {
+                    let Entries::Changes(entries) = part else { continue };
+                    for entry in entries {
+                        *told.entry(entry.vip).or_insert(0) += 1;
+                    }
+                }
+                let all = told.len() == numbers.len();
+                prop_assert!(all || told.values().all(|&times| times == 1), "told twice before others once: {:?}", told);
+            }
+            prop_assert_eq!(told.len(), numbers.len());
         }
 
         #[test]

@@ -116,6 +116,54 @@ fn moves(segment: &mut Segment) -> Vec<String> {
         .collect()
 }
 
+/// Hundreds of addresses of both families.
+fn many(names: &[&str], vips: usize) -> Configuration {
+    let one = configuration(names, 1, &[]).vips[&address(0)].clone();
+    let vips = (0..vips).map(|number| {
+        let placement =
+            PlacementKey::Service(ServiceKey::new("default", format!("s{}", number / 2)));
+        let contenders = names.iter().map(|&name| Contender {
+            node: name.into(),
+            preference: 0,
+            eligibility: Ok(()),
+        });
+        let vip = Vip {
+            candidates: rank(&placement, contenders),
+            placement,
+            ..one.clone()
+        };
+        let number = u32::try_from(number).unwrap();
+        let address = if number % 2 == 0 {
+            IpAddr::V4((0xc000_0210 + (number % 200)).into())
+        } else {
+            format!("2001:db8::{:x}", 0x1000 + number).parse().unwrap()
+        };
+        (address, vip)
+    });
+    Configuration {
+        vips: vips.collect(),
+        speakers: names.iter().map(|&name| name.into()).collect(),
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_takes_none_of_hundreds_of_addresses() {
+    let names = &NAMES[..5];
+    let configuration = many(names, 500);
+    let mut segment = Segment::new(19, names, &configuration);
+    segment.start_all();
+    segment.run(Duration::from_secs(3));
+    for victim in 0..5 {
+        segment.set_link(victim, false);
+        segment.run(Duration::from_secs(1));
+        moves(&mut segment);
+        segment.set_link(victim, true);
+        segment.run(Duration::from_secs(3));
+        let moved = moves(&mut segment);
+        assert!(moved.is_empty(), "{} moves: {:?}", moved.len(), &moved[..5]);
+    }
+}
+
 #[test]
 fn a_cold_start_gives_every_address_one_owner_and_spreads_them() {
     let segment = settled(1, 4, 12);

@@ -84,6 +84,7 @@ impl AsFd for HeartbeatSocket {
 fn socket(domain: Domain, interface: &str) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), None)?;
     socket.bind_device(Some(interface.as_bytes()))?;
+    super::make_room(&socket)?;
     // One socket for each interface at the same address.
     socket.set_reuse_address(true)?;
     Ok(socket)

@@ -7,3 +7,21 @@ pub mod limiter;
 pub mod link_sockets;
 pub mod packet_socket;
 pub mod route;
+
+use std::io;
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
+use socket2::Socket;
+
+/// Makes room for what comes while the machine is busy: hundreds of announcements or a table of a thousand addresses from
+/// each of many peers at once. Beyond the limit of the system with the capability NET_ADMIN, up to it without.
+fn make_room(socket: &Socket) -> io::Result<()> {
+    match setsockopt(socket, RcvBufForce, &ROOM) {
+        Ok(()) => Ok(()),
+        Err(_) => socket.set_recv_buffer_size(ROOM),
+    }
+}
+
+/// Octets, as the kernel counts them: some hundreds for each packet beyond its own.
+const ROOM: usize = 2 << 20;

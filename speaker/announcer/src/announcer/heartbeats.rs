@@ -39,7 +39,7 @@ impl Announcer {
             return;
         };
         let round = self.own.round(room, MOST_PARTS);
-        if self.own.telling_whole() {
+        if self.own.has_more() {
             self.soon = true;
         }
         for template in templates {
@@ -217,6 +217,8 @@ fn as_unfit(reason: Ineligible) -> Option<Unfit> {
 /// Which part of an interval must pass between two heartbeats, so that even constant changes have a bounded rate.
 const SOONEST: u32 = 4;
 /// Datagrams for entries in one round at most.
-const MOST_PARTS: usize = 16;
+///
+/// When many speakers tell their tables at once, a receiver that is busy must have room for a round of each of them.
+const MOST_PARTS: usize = 8;
 /// How many of our last heartbeats an echo may be of.
 const RECENT: u32 = 256;

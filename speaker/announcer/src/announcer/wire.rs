@@ -104,12 +104,11 @@ impl Announcer {
 
     /// Another machine claims an address on the wire.
     fn claimed(&mut self, vip: IpAddr, link: LinkIndex, mac: MacAddr, how: Foreign, now: Time) {
-        let own = self.links.values().any(|state| state.link.mac == mac);
-        let concerned = self
-            .vips
-            .get(&vip)
-            .is_some_and(|state| state.links.contains(&link));
-        if own || !concerned {
+        // When hundreds of addresses move, every speaker hears every announcement: most of them concern nobody but clients.
+        let concerned = self.vips.get(&vip).is_some_and(|state| {
+            state.links.contains(&link) && matches!(state.role, Role::Claiming(_) | Role::Owner(_))
+        });
+        if !concerned || self.links.values().any(|state| state.link.mac == mac) {
             return;
         }
         let peer = self
