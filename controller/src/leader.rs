@@ -1,6 +1,7 @@
 //! What the leader does: watch Services, let the allocator decide, write.
 
 mod observing;
+mod records;
 mod telling;
 mod writing;
 
@@ -24,6 +25,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::records::Records;
 use self::writing::{Statuses, StatusesWritten, Written, read_holds};
 use crate::contention::Contention;
 use crate::metrics::Metrics;
@@ -83,6 +85,8 @@ struct Reign<'a> {
     listing: HashSet<ServiceKey>,
     listed: bool,
     watch_failing: bool,
+    /// What speakers say about the addresses of Services.
+    records: Records,
     allocator: Allocator,
     /// The addresses of Services that are of other classes.
     others: BTreeMap<ServiceKey, Vec<IpAddr>>,
@@ -116,6 +120,7 @@ fn watch_services(
 impl<'a> Reign<'a> {
     fn begin(replica: &'a mut Replica) -> Self {
         let services = watch_services(&replica.client);
+        let records = Records::watch(&replica.client);
         let mut holds_in_flight = JoinSet::new();
         holds_in_flight.spawn(read_holds(Api::all(replica.client.clone())));
         Self {
@@ -124,6 +129,7 @@ impl<'a> Reign<'a> {
             listing: HashSet::new(),
             listed: false,
             watch_failing: false,
+            records,
             allocator: Allocator::default(),
             others: BTreeMap::new(),
             others_touched: false,
@@ -158,6 +164,11 @@ impl<'a> Reign<'a> {
                 }
                 update = self.replica.source.changed() => self.take_in_update(&update),
                 Some(event) = self.services.next() => self.take_in_events(event),
+                changed = self.records.changed() => {
+                    if changed {
+                        self.configure();
+                    }
+                }
                 () = sleep_until(timeout) => {}
             }
             self.advance();
@@ -176,7 +187,8 @@ impl<'a> Reign<'a> {
             let left = until.duration_since(Timestamp::now());
             Instant::now() + left.try_into().unwrap_or(Duration::ZERO)
         });
-        [pools, writes, hold].into_iter().flatten().min()
+        let records = self.records.poll_timeout();
+        [pools, writes, hold, records].into_iter().flatten().min()
     }
 
     /// Whether everything is known: before, nothing may be decided.
@@ -200,7 +212,9 @@ impl<'a> Reign<'a> {
         let others = self.others.iter();
         let others = others.map(|(service, addresses)| (service, addresses.iter().copied()));
         let context = Context::of(self.replica.source.snapshot());
-        self.allocator.configure(context.beside(others));
+        let mut context = context.beside(others);
+        context.strangers = self.records.strangers();
+        self.allocator.configure(context);
     }
 
     /// Ends the holds whose time is over.
@@ -219,7 +233,7 @@ impl<'a> Reign<'a> {
             return;
         }
         let begin = Instant::now();
-        if self.others_touched {
+        if self.records.advance() || self.others_touched {
             self.configure();
         }
         self.tell_time();

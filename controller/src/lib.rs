@@ -5,7 +5,7 @@
 //! leadership. Everything it holds in memory derives from their statuses.
 //!
 //! Pure: [`observed`], [`patch`], [`writes`], [`contention`], [`conditions`], [`pools`],
-//! [`advertisements`]. Shell: [`leader`], [`metrics`].
+//! [`advertisements`], [`strangers`]. Shell: [`leader`], [`metrics`].
 
 pub mod advertisements;
 pub mod arguments;
@@ -16,4 +16,5 @@ pub mod metrics;
 pub mod observed;
 pub mod patch;
 pub mod pools;
+pub mod strangers;
 pub mod writes;

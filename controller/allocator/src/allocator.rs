@@ -48,6 +48,8 @@ struct Entry {
     claim: Claim,
     /// What the Service has; in the ledger unless the entry is new.
     holdings: Vec<IpAddr>,
+    /// What of that it was given a moment ago, as of the last settle, and when.
+    fresh: BTreeMap<IpAddr, Timestamp>,
     /// It was looked at before: what its status says does not matter any more.
     is_known: bool,
     decision: Decision,
@@ -253,6 +255,7 @@ impl Entry {
     fn new(claim: Claim) -> Self {
         Self {
             holdings: claim.held.clone(),
+            fresh: BTreeMap::new(),
             is_known: false,
             decision: Decision::default(),
             claim,
@@ -271,7 +274,17 @@ impl Entry {
             ledger,
             claim: &self.claim,
             holdings: &self.holdings,
+            fresh: &self.fresh,
         }
+    }
+
+    /// Works out what was given a moment ago.
+    fn refresh(&mut self, now: Timestamp) {
+        let holdings = &self.holdings;
+        self.fresh.retain(|address, given| {
+            let age = now.duration_since(*given);
+            holdings.contains(address) && age.as_secs() < FRESH_SECONDS
+        });
     }
 
     fn turn(&self) -> Turn {
@@ -281,6 +294,12 @@ impl Entry {
         }
     }
 }
+
+/// How long after an address was given it is exchanged for another if a machine on the LAN has it, in seconds.
+///
+/// Speakers probe before they announce, which takes less than a second; the record, the API server and a busy node take
+/// their time.
+const FRESH_SECONDS: i64 = 60;
 
 fn enter(ledger: &mut Ledger, pools: &mut Pools, address: IpAddr, claim: &Claim) {
     let namespace = claim.service.namespace();

@@ -20,6 +20,17 @@ pub struct Context {
     pub nodes: BTreeMap<IpAddr, NodeName>,
     /// Addresses in our pools that Services of other classes have, as their statuses say.
     pub others: BTreeMap<IpAddr, ServiceKey>,
+    /// Addresses that machines on the LAN have which are none of ours, as speakers say.
+    pub strangers: BTreeMap<IpAddr, Stranger>,
+}
+
+/// A machine that has an address of a pool although nobody gave it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stranger {
+    /// Its hardware address.
+    pub mac: String,
+    /// The node whose speaker heard it.
+    pub heard_by: String,
 }
 
 impl Context {
@@ -34,6 +45,7 @@ impl Context {
             namespaces: snapshot.namespaces().clone(),
             nodes: nodes.collect(),
             others: BTreeMap::new(),
+            strangers: BTreeMap::new(),
         }
     }
 

@@ -7,8 +7,9 @@
 //! The rules, in the order in which they decide:
 //!
 //! 1. What a Service holds stays, also out of all pools, unless its author asks otherwise: by another type, class,
-//!    family, requested address or requested pool; or unless the pool's `onInUse` is `Reassign`. What is asked for
-//!    instead replaces it in one step, so that a wish which cannot be fulfilled costs nothing.
+//!    family, requested address or requested pool; or unless the pool's `onInUse` is `Reassign`; or unless it was given
+//!    a moment ago and speakers find that another machine has it. What is asked for instead replaces it in one step, so
+//!    that a wish which cannot be fulfilled costs nothing.
 //! 2. Where two Services hold one address without the right to share it, the older one keeps it (by
 //!    `creationTimestamp`, then namespace and name); one that is already served never yields to one that arrives.
 //! 3. Those who lack something are served in the same order: requested addresses (or the one reserved for the
@@ -33,7 +34,7 @@ pub mod status;
 
 pub use allocator::{Allocator, Outcome, Verdict};
 pub use claim::{Backend, Claim, Classes, SharingTerms};
-pub use context::Context;
+pub use context::{Context, Stranger};
 pub use decision::{Decision, Granted, Released};
 pub use holds::Hold;
 pub use pools::{FamilyUsage, PoolUsage};

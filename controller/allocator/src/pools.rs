@@ -8,7 +8,7 @@ use config::address::{AddressRange, IpFamily, successor};
 use config::name::{NodeName, PoolName, ServiceKey};
 use config::pool::Pool;
 
-use crate::context::Context;
+use crate::context::{Context, Stranger};
 use crate::holds::{Hold, Holds};
 use crate::ledger::Ledger;
 use crate::runs::Runs;
@@ -74,6 +74,7 @@ struct Counts {
 struct SetAside {
     node: Option<NodeName>,
     other: Option<ServiceKey>,
+    stranger: Option<Stranger>,
     reserved: Vec<(PoolName, ServiceKey)>,
 }
 
@@ -88,6 +89,9 @@ impl Pools {
         }
         for (&address, service) in &context.others {
             set_aside.entry(address).or_default().other = Some(service.clone());
+        }
+        for (&address, stranger) in &context.strangers {
+            set_aside.entry(address).or_default().stranger = Some(stranger.clone());
         }
         for pool in &pools {
             for reservation in &pool.reservations {
@@ -251,6 +255,11 @@ impl Pools {
     /// The Service of another class that has `address`.
     pub(crate) fn other(&self, address: IpAddr) -> Option<&ServiceKey> {
         self.set_aside.get(&address)?.other.as_ref()
+    }
+
+    /// The machine on the LAN that has `address` although nobody gave it.
+    pub(crate) fn stranger(&self, address: IpAddr) -> Option<&Stranger> {
+        self.set_aside.get(&address)?.stranger.as_ref()
     }
 
     /// The pool and the Service that `address` is reserved in and for, if `service` is not one of those it is for.

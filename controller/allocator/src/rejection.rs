@@ -37,6 +37,8 @@ pub enum Asked {
     Any(IpFamily, Option<PoolName>),
     /// Another address, in place of one that its pool reassigns.
     Another(IpAddr),
+    /// Another address, in place of one that was just given and that a machine on the LAN has.
+    Free(IpAddr),
     /// Something that cannot be read.
     Unreadable,
 }
@@ -99,6 +101,14 @@ pub enum Obstacle {
     NodeAddress { address: IpAddr, node: NodeName },
     #[error("{address} is in use by {by}, whose spec.loadBalancerClass is another")]
     OtherClass { address: IpAddr, by: ServiceKey },
+    #[error(
+        "{address} is in use by a machine on the LAN with the hardware address {mac}, as node {heard_by} hears"
+    )]
+    Stranger {
+        address: IpAddr,
+        mac: String,
+        heard_by: String,
+    },
     #[error("{address} is reserved for {service} in pool {pool}")]
     Reserved {
         address: IpAddr,
@@ -186,6 +196,7 @@ impl Obstacle {
             Self::OutsidePool { .. } => "OutsidePool",
             Self::WrongFamily { .. } => "WrongFamily",
             Self::NodeAddress { .. } => "NodeAddress",
+            Self::Stranger { .. } => "AddressConflict",
             Self::Reserved { .. } => "Reserved",
             Self::InUse { .. } | Self::OtherClass { .. } => "InUse",
             Self::OtherFamilyMissing => "OtherFamilyMissing",
@@ -217,6 +228,9 @@ impl Obstacle {
             Self::NodeAddress { .. } | Self::OtherClass { .. } => {
                 "choose another one, and take it out of the pool"
             }
+            Self::Stranger { .. } => {
+                "give that machine another address, or take this one out of the pool"
+            }
             Self::Reserved { .. } => "choose another one, or change the reservation",
             Self::InUse { .. } => {
                 "choose another one, or let both share it (annotation allow-shared-ip)"
@@ -239,6 +253,7 @@ impl Obstacle {
             | Self::OnHold { .. }
             | Self::InUse { .. }
             | Self::OtherClass { .. }
+            | Self::Stranger { .. }
             | Self::NodeAddress { .. } => 7,
             Self::WrongFamily { .. } | Self::Request(_) => 8,
         }
@@ -260,6 +275,10 @@ impl fmt::Display for Asked {
                     "{address} should be reassigned (onInUse: Reassign)"
                 )
             }
+            Self::Free(address) => write!(
+                formatter,
+                "another address is wanted in place of {address}, which another machine has"
+            ),
             Self::Unreadable => formatter.write_str("what it asks for cannot be read"),
         }
     }

@@ -3,10 +3,12 @@
 mod obstacles;
 mod standing;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use config::address::IpFamily;
 use config::service::FamilyPolicy;
+use jiff::Timestamp;
 
 use crate::claim::Claim;
 use crate::context::Context;
@@ -23,6 +25,8 @@ pub(crate) struct Search<'a> {
     pub(crate) claim: &'a Claim,
     /// What the Service has.
     pub(crate) holdings: &'a [IpAddr],
+    /// What of that it was given a moment ago, and when.
+    pub(crate) fresh: &'a BTreeMap<IpAddr, Timestamp>,
 }
 
 /// What a Service is to get, and what it cannot have.
@@ -113,15 +117,26 @@ impl<'a> Search<'a> {
         } else if held.is_empty() {
             let kept = self.reserved(family).or_else(|| self.on_hold(family));
             Some(kept.map_or(Wish::Any, Wish::Reserved))
-        } else if let Some(name) = &self.claim.requests.pool {
-            let pool = self.pools.get(name);
-            let inside = |&address: &IpAddr| pool.is_some_and(|pool| pool.contains(address));
-            (!held.iter().any(inside)).then_some(Wish::Any)
+        } else if self.is_outside_its_pool(&held) {
+            Some(Wish::Any)
         } else {
-            let strays = held.into_iter().find(|&address| self.must_move(address));
-            strays.map(Wish::InPlaceOf)
+            let is_stray = |&address: &IpAddr| {
+                let may_choose = self.claim.requests.pool.is_none();
+                self.is_given_in_vain(address) || (may_choose && self.must_move(address))
+            };
+            held.into_iter().find(is_stray).map(Wish::InPlaceOf)
         };
         wish.map(|wish| Need { family, wish })
+    }
+
+    /// Whether the Service asks for a pool that has none of these.
+    fn is_outside_its_pool(&self, held: &[IpAddr]) -> bool {
+        let Some(name) = &self.claim.requests.pool else {
+            return false;
+        };
+        let pool = self.pools.get(name);
+        let inside = |&address: &IpAddr| pool.is_some_and(|pool| pool.contains(address));
+        !held.iter().any(inside)
     }
 
     fn held(&self, family: IpFamily) -> impl Iterator<Item = IpAddr> + use<'a> {
@@ -311,6 +326,7 @@ impl<'a> Search<'a> {
         };
         Refusal {
             asked: match need.wish {
+                Wish::InPlaceOf(address) if self.is_given_in_vain(address) => Asked::Free(address),
                 Wish::InPlaceOf(address) => Asked::Another(address),
                 _ => Asked::Any(family, wanted.cloned()),
             },

@@ -11,7 +11,9 @@ use config::name::ServiceKey;
 use config::pool::{OnInUse, Pool};
 use config::service::{FamilyPolicy, Protocol};
 use controller_allocator::status::PoolNumbers;
-use controller_allocator::{Allocator, Asked, Backend, Claim, Context, Decision, Obstacle};
+use controller_allocator::{
+    Allocator, Asked, Backend, Claim, Context, Decision, Obstacle, Stranger,
+};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use support::*;
@@ -167,11 +169,14 @@ fn any_context() -> impl Strategy<Value = Context> {
     let taken = (
         prop::option::weighted(0.3, any_address()),
         prop::option::weighted(0.3, any_address()),
+        prop::option::weighted(0.4, any_address()),
     );
-    (pools, taken).prop_map(|((p, q, r), (node, other))| {
+    (pools, taken).prop_map(|((p, q, r), (node, other, stranger))| {
         let mut made = context([p, q, r].into_iter().flatten().collect());
         made.nodes
             .extend(node.map(|address| (address, "node-1".into())));
+        made.strangers
+            .extend(stranger.map(|address| (address, a_stranger())));
         made.beside([(&key("c/other"), other)])
     })
 }
@@ -184,9 +189,17 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => prop::sample::select(SERVICES).prop_map(|service| Event::Withdraw(key(service))),
         2 => prop::sample::select(SERVICES).prop_map(|service| Event::Delete(key(service))),
         1 => (1_i64..12).prop_map(Event::Pass),
+        1 => (50_i64..70).prop_map(Event::Pass),
         2 => any_context().prop_map(Event::Configure),
         1 => Just(Event::Restart),
     ]
+}
+
+fn a_stranger() -> Stranger {
+    Stranger {
+        mac: "02:bb:00:00:00:01".to_owned(),
+        heard_by: "node-1".to_owned(),
+    }
 }
 
 /// What the tests know beside the allocator: the claims and the context.
@@ -197,6 +210,8 @@ struct Model {
     /// Until when which address is held for which deleted Service.
     holds: BTreeMap<(IpAddr, ServiceKey), Timestamp>,
     now: Timestamp,
+    /// When the allocator gave which address to which Service; nothing for what it found in a status.
+    given: BTreeMap<(ServiceKey, IpAddr), Timestamp>,
     allocator: Allocator,
 }
 
@@ -237,9 +252,26 @@ impl Model {
                 });
                 self.allocator.configure(context);
             }
-            Event::Restart => self.allocator = self.restarted(),
+            Event::Restart => {
+                self.given.clear();
+                self.allocator = self.restarted();
+            }
         }
-        self.allocator.settle();
+        for outcome in self.allocator.settle() {
+            let service = outcome.service;
+            for address in outcome.adopted {
+                self.given.remove(&(service.clone(), address));
+            }
+            for address in outcome.gained {
+                self.given.insert((service.clone(), address), self.now);
+            }
+        }
+        let holdings = self.holdings();
+        self.given.retain(|(service, address), _| {
+            holdings
+                .get(service)
+                .is_some_and(|held| held.contains(address))
+        });
         let (claims, allocator) = (&self.claims, &self.allocator);
         self.holds.retain(|(address, service), _| {
             claims.get(service).is_none_or(|claim| {
@@ -371,6 +403,7 @@ impl Model {
         claim.families.contains(&IpFamily::of(address))
             && !self.context.nodes.contains_key(&address)
             && !self.context.others.contains_key(&address)
+            && !self.context.strangers.contains_key(&address)
             && (reserved.is_empty() || is_mine)
             && !on_hold
             && pools.iter().any(admits)
@@ -381,6 +414,13 @@ impl Model {
                         .any(|held| held == address)
                 })
                 .all(|other| may_share(claim, other))
+    }
+
+    /// Whether a Service was given this within a minute, and another machine has it.
+    fn is_given_in_vain(&self, context: &Context, service: &ServiceKey, address: IpAddr) -> bool {
+        let given = self.given.get(&(service.clone(), address));
+        context.strangers.contains_key(&address)
+            && given.is_some_and(|given| self.now.duration_since(*given).as_secs() < 60)
     }
 
     fn is_held(&self, address: IpAddr) -> bool {
@@ -608,7 +648,7 @@ fn every_refusal_is_true(model: &Model) -> Result<(), TestCaseError> {
                     !held.contains(address) && model.may_have(claim, *address, true, &kept)
                 }
                 Asked::Any(family, _) => model.any_can_be_had(claim, *family, &[]),
-                Asked::Another(address) => {
+                Asked::Another(address) | Asked::Free(address) => {
                     let family = IpFamily::of(*address);
                     let mut kept = held.clone();
                     kept.retain(|held| held != address && IpFamily::of(*held) == family);
@@ -661,6 +701,30 @@ fn every_gift_is_allowed(model: &Model, before: &Holdings) -> Result<(), TestCas
     Ok(())
 }
 
+/// Nobody sits on an address that another machine had before it was given, if there is another one.
+fn what_was_given_in_vain_is_exchanged(model: &Model) -> Result<(), TestCaseError> {
+    for (service, claim) in &model.claims {
+        let held: Vec<IpAddr> = model.decision(service).addresses().collect();
+        for &address in &held {
+            let family = IpFamily::of(address);
+            let mut pools = model.context.pools.values();
+            let mut requested = claim.requests.addresses.iter();
+            let chose = requested.any(|&asked| IpFamily::of(asked) == family)
+                || pools.any(|pool| pool.reserved_for(address) == Some(service));
+            if chose || !model.is_given_in_vain(&model.context, service, address) {
+                continue;
+            }
+            let mut kept = held.clone();
+            kept.retain(|held| *held != address && IpFamily::of(*held) == family);
+            prop_assert!(
+                !model.any_can_be_had(claim, family, &kept),
+                "{service} sits on {address}, which another machine has"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// The counts are those of counting.
 fn usage_is_true(model: &Model) -> Result<(), TestCaseError> {
     let held: BTreeSet<IpAddr> = model.holdings().into_values().flatten().collect();
@@ -679,7 +743,8 @@ fn usage_is_true(model: &Model) -> Result<(), TestCaseError> {
                 let skipped = pool.avoid_buggy_ips && buggy;
                 let taken = held.contains(&address)
                     || model.context.nodes.contains_key(&address)
-                    || model.context.others.contains_key(&address);
+                    || model.context.others.contains_key(&address)
+                    || model.context.strangers.contains_key(&address);
                 let reserved = pools.any(|pool| pool.reserved_for(address).is_some())
                     || model.holds.keys().any(|(held, _)| *held == address);
                 IpFamily::of(address) == family && !taken && !skipped && !reserved
@@ -717,9 +782,14 @@ proptest! {
                 Event::Configure(context) => {
                     let pools = &mut context.pools.values();
                     let reassigns = pools.any(|pool| pool.on_in_use == OnInUse::Reassign);
+                    // Whoever was given something within a minute that another machine has may get something else.
+                    let given_in_vain = |claim: &Claim| {
+                        let mut held = before[&claim.service].iter();
+                        held.any(|&address| model.is_given_in_vain(context, &claim.service, address))
+                    };
                     let touched = model.claims.values();
                     touched
-                        .filter(|claim| reassigns || claim.requests.pool.is_some())
+                        .filter(|claim| reassigns || claim.requests.pool.is_some() || given_in_vain(claim))
                         .map(|claim| claim.service.clone())
                         .collect()
                 }
@@ -729,6 +799,7 @@ proptest! {
             nobody_moves(&model, &before, &complete, &touched)?;
             every_refusal_is_true(&model)?;
             every_gift_is_allowed(&model, &before)?;
+            what_was_given_in_vain_is_exchanged(&model)?;
             usage_is_true(&model)?;
             holds_are_true(&model)?;
             no_gift_exceeds_a_quota(&model, &before)?;

@@ -5,7 +5,8 @@ mod support;
 use config::pool::OnInUse;
 use config::service::Protocol::{Tcp, Udp};
 use controller_allocator::status::{Notice, ServiceStatus};
-use controller_allocator::{Claim, Context};
+use controller_allocator::{Claim, Context, Stranger};
+use jiff::Timestamp;
 use support::*;
 
 fn lan() -> Context {
@@ -369,6 +370,51 @@ fn the_one_who_changed_loses_a_shared_address_not_the_other() {
 }
 
 #[test]
+fn what_another_machine_has_is_exchanged_only_if_it_was_just_given() {
+    let machine = Stranger {
+        mac: "02:bb:00:00:00:01".to_owned(),
+        heard_by: "node-2".to_owned(),
+    };
+    let plain = context(vec![pool("lan", &["192.0.2.1-192.0.2.4"])]);
+    let mut strange = plain.clone();
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        strange.strangers.insert(ip(address), machine.clone());
+    }
+    let mut allocator = settled(
+        plain,
+        vec![
+            holding(claim("a/adopted", V4), &["192.0.2.1"]),
+            claim("a/given", V4),
+            asking(claim("a/asked", V4), &["192.0.2.3"]),
+        ],
+    );
+    assert_eq!(answer(&allocator, "a/given").0, "192.0.2.2");
+    allocator.configure(strange.clone());
+    let outcomes = allocator.settle();
+    for (service, address) in [
+        ("a/adopted", "192.0.2.1"),
+        ("a/given", "192.0.2.4"),
+        ("a/asked", "192.0.2.3"),
+    ] {
+        assert_eq!(answer(&allocator, service).0, address, "{service}");
+    }
+    let given = outcomes
+        .iter()
+        .find(|outcome| outcome.service == key("a/given"));
+    assert_eq!(
+        given.unwrap().released[0].1.to_string(),
+        "192.0.2.2 is in use by a machine on the LAN with the hardware address 02:bb:00:00:00:01, as node node-2 hears"
+    );
+    // A minute later its clients know the address.
+    allocator.advance(Timestamp::from_second(100).unwrap());
+    strange.strangers.insert(ip("192.0.2.4"), machine);
+    strange.strangers.remove(&ip("192.0.2.2"));
+    allocator.configure(strange);
+    allocator.settle();
+    assert_eq!(answer(&allocator, "a/given").0, "192.0.2.4");
+}
+
+#[test]
 fn a_reservation_waits_for_its_service() {
     let reserved = || {
         context(vec![reserving(
@@ -604,7 +650,7 @@ fn a_quota_limits_what_is_new_in_each_namespace_and_family() {
 fn an_address_is_held_for_a_deleted_service_of_the_same_name() {
     let mut held = pool("lan", &["192.0.2.1-192.0.2.2"]);
     held.hold_after_deletion = Some("10m".parse().unwrap());
-    let time = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let time = |text: &str| text.parse::<Timestamp>().unwrap();
     let mut allocator = settled(
         context(vec![held]),
         vec![claim("a/1", V4), claim("a/2", V4)],

@@ -111,6 +111,7 @@ impl Allocator {
             was_known: entry.is_known,
             decision: entry.decision.clone(),
         });
+        entry.refresh(self.now);
         let mut refusals = Vec::new();
         // Each round gives something, the last one nothing: several addresses may have to be reassigned.
         for _ in 0..entry.holdings.len() + ROUNDS {
@@ -120,12 +121,18 @@ impl Allocator {
             if plan.changes.is_empty() {
                 break;
             }
+            let had = entry.holdings.clone();
             let dropped = carry_out(plan.changes, entry, &mut self.ledger, &mut self.pools);
+            let gained = entry.holdings.iter().filter(|held| !had.contains(held));
+            entry.fresh.extend(gained.map(|&held| (held, self.now)));
             self.is_helpful |= !dropped.is_empty() || entry.claim.terms.key.is_some();
             if !dropped.is_empty() {
                 let dropped = dropped.into_iter();
                 let released = releases.entry(service.clone()).or_default();
-                released.extend(dropped.map(|address| (address, Released::Replaced)));
+                released.extend(dropped.map(|address| {
+                    let search = entry.search(&self.context, &self.pools, &self.ledger);
+                    (address, search.why_dropped(address))
+                }));
             }
         }
         entry.is_known = true;

@@ -123,6 +123,14 @@ impl Search<'_> {
             let by = self.pools.other(address)?.clone();
             Some(Obstacle::OtherClass { address, by })
         };
+        let stranger = || {
+            let stranger = self.pools.stranger(address)?;
+            Some(Obstacle::Stranger {
+                address,
+                mac: stranger.mac.clone(),
+                heard_by: stranger.heard_by.clone(),
+            })
+        };
         let service = &self.claim.service;
         let reserved = || {
             let (pool, service) = self.pools.reserved_for_other(address, service)?;
@@ -140,7 +148,10 @@ impl Search<'_> {
                 until: hold.until,
             })
         };
-        node.or_else(other_class).or_else(reserved).or_else(on_hold)
+        node.or_else(other_class)
+            .or_else(stranger)
+            .or_else(reserved)
+            .or_else(on_hold)
     }
 
     pub(super) fn conflict(&self, address: IpAddr) -> Option<Obstacle> {

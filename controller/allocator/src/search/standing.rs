@@ -8,7 +8,7 @@ use config::pool::OnInUse;
 
 use super::Search;
 use crate::admission::{reserves, selection_obstacle};
-use crate::decision::{Decision, Granted};
+use crate::decision::{Decision, Granted, Released};
 use crate::pools::PoolEntry;
 use crate::rejection::{Obstacle, Rejection};
 
@@ -84,6 +84,26 @@ impl Search<'_> {
         selection_obstacle(entry, self.claim, self.context)
     }
 
+    /// Whether another machine has an address that the Service was given a moment ago, so that nobody knows it yet.
+    ///
+    /// One that it has had for longer stays: its clients know it, and what a speaker takes for another machine may be the
+    /// product that this one replaces.
+    pub(super) fn is_given_in_vain(&self, address: IpAddr) -> bool {
+        self.fresh.contains_key(&address)
+            && self.pools.stranger(address).is_some()
+            && self.reserved(IpFamily::of(address)) != Some(address)
+    }
+
+    /// Why the Service lost an address to another that it has now.
+    pub(crate) fn why_dropped(&self, address: IpAddr) -> Released {
+        match self.obstacle_of_address(address) {
+            Some(obstacle @ Obstacle::Stranger { .. }) if self.fresh.contains_key(&address) => {
+                Released::InUse(obstacle)
+            }
+            _ => Released::Replaced,
+        }
+    }
+
     /// Whether the pools want a held address replaced (`onInUse: Reassign`).
     ///
     /// The pools that have the address decide; where none has it any more, those that could replace it. All must
@@ -91,7 +111,12 @@ impl Search<'_> {
     pub(super) fn must_move(&self, address: IpAddr) -> bool {
         let reassign = |entry: &&PoolEntry| entry.pool.on_in_use == OnInUse::Reassign;
         match self.although(address) {
-            None | Some(Obstacle::NodeAddress { .. } | Obstacle::OtherClass { .. }) => false,
+            None
+            | Some(
+                Obstacle::NodeAddress { .. }
+                | Obstacle::OtherClass { .. }
+                | Obstacle::Stranger { .. },
+            ) => false,
             Some(Obstacle::OutsidePools { .. }) => {
                 let candidates = self.candidates(&[]);
                 !candidates.is_empty() && candidates.iter().all(reassign)
