@@ -26,10 +26,11 @@ impl Heartbeat {
         Self::parse(keys.open(octets)?).ok_or(Rejection::Malformed)
     }
 
-    /// How many octets of entries the datagram has room for.
+    /// How many octets of entries the datagram has room for, whichever kind they are.
     pub fn room(&self) -> usize {
         LONGEST
             .saturating_sub(OVERHEAD)
+            .saturating_sub(BOUNDS)
             .saturating_sub(self.emit().len())
     }
 
@@ -150,6 +151,9 @@ fn octet_to_unfit(octet: u8) -> Option<Option<Unfit>> {
         _ => return None,
     })
 }
+
+/// The first and the last address of a range, which changes do not have.
+const BOUNDS: usize = 2 * (1 + 16);
 
 #[derive(Default)]
 struct Writer(Vec<u8>);
@@ -307,6 +311,7 @@ mod tests {
 
     use super::super::key::Key;
     use super::*;
+    use crate::table::OwnTable;
 
     fn keys() -> Keyring {
         Keyring::new(Key::new(&[7; 32]).unwrap(), None)
@@ -430,6 +435,31 @@ mod tests {
         fn the_longest_name_with_all_echoes_leaves_room_for_entries(mut heartbeat in any_heartbeat()) {
             heartbeat.entries = Entries::Changes(vec![]);
             prop_assert!(heartbeat.room() >= 4 * 22, "{}", heartbeat.room());
+        }
+
+        #[test]
+        fn whatever_a_round_has_fits(
+            mut template in any_heartbeat(),
+            claims in prop::collection::vec((any::<[u8; 2]>(), any::<bool>(), any::<bool>()), 0..400),
+        ) {
+            let mut own = OwnTable::default();
+            for ([high, low], v6, owned) in claims {
+                let vip: IpAddr = if v6 {
+                    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, high.into(), low.into()).into()
+                } else {
+                    Ipv4Addr::new(192, 0, high, low).into()
+                };
+                own.set(vip, Some(if owned { Claim::Owned { epoch: 1 } } else { Claim::Offered }));
+            }
+            own.tell_whole();
+            template.entries = Entries::Changes(vec![]);
+            while own.has_more() {
+                for entries in own.round(template.room(), 8) {
+                    template.entries = entries;
+                    prop_assert!(template.seal(&keys()).len() <= LONGEST, "{:?}", template.entries);
+                }
+                template.entries = Entries::Changes(vec![]);
+            }
         }
 
         #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use speaker_announcer::{
     Announcer, Configuration, Event, Fitness, Identity, Ineligible, Key, Keyring, Link, LinkIndex,
-    MacAddr, Payload, Standing, Time, Timing,
+    MacAddr, Payload, Rejection, Standing, Time, Timing,
 };
 
 use super::random::Dice;
@@ -322,7 +322,12 @@ impl Segment {
     fn hand_over(&mut self, to: usize, payload: Payload) {
         self.with(to, |announcer, now| match payload {
             Payload::Heartbeat(octets) => {
-                let _ = announcer.handle_heartbeat(LINK, &octets, now);
+                let outcome = announcer.handle_heartbeat(LINK, &octets, now);
+                // Whatever a speaker sends is a heartbeat; of another time perhaps.
+                assert!(!matches!(
+                    outcome,
+                    Err(Rejection::Length | Rejection::Malformed)
+                ));
             }
             Payload::Frame(octets) => {
                 let _ = announcer.handle_frame(LINK, &octets, now);
