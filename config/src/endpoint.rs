@@ -45,7 +45,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// `conditions.ready`, true if absent.
     pub ready: bool,
-    /// `conditions.serving`; if absent the same as `ready`.
+    /// `conditions.serving`, true if absent.
     pub serving: bool,
     /// `conditions.terminating`, false if absent.
     pub terminating: bool,
@@ -108,7 +108,7 @@ impl Endpoint {
         Some(Self {
             address,
             ready,
-            serving: conditions.serving.unwrap_or(ready),
+            serving: conditions.serving.unwrap_or(true),
             terminating: conditions.terminating.unwrap_or(false),
             node: endpoint.node_name.as_deref().map(NodeName::from),
             zone: endpoint.zone.as_deref().map(Arc::from),
@@ -154,6 +154,7 @@ mod tests {
             "endpoints": [
                 {"addresses": ["10.244.1.2"], "nodeName": "node-1"},
                 {"addresses": ["10.244.1.3"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+                {"addresses": ["10.244.1.4"], "conditions": {"ready": false, "terminating": true}},
                 {"addresses": ["not an address"]},
             ],
         }))
@@ -170,7 +171,9 @@ mod tests {
             seen,
             [
                 ("10.244.1.2".to_owned(), true, true, false),
-                ("10.244.1.3".to_owned(), false, true, true)
+                ("10.244.1.3".to_owned(), false, true, true),
+                // Whoever does not say whether it serves, serves.
+                ("10.244.1.4".to_owned(), false, true, true),
             ]
         );
     }
