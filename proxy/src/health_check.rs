@@ -137,9 +137,12 @@ impl Answering {
     }
 }
 
+/// Where to answer: not on link-local addresses, which mean something only together with an interface.
 fn listening(addresses: &BTreeSet<IpAddr>, port: NonZeroU16) -> impl Iterator<Item = SocketAddr> {
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     addresses
         .iter()
+        .filter(move |address| !is_link_local(address))
         .map(move |&address| SocketAddr::new(address, port.get()))
 }
 
@@ -189,6 +192,15 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    #[test]
+    fn link_local_addresses_are_not_listened_on() {
+        let addresses = ["192.0.2.1", "2001:db8::1", "fe80::1"].map(|text| text.parse().unwrap());
+        let found: Vec<String> = listening(&addresses.into(), NonZeroU16::MIN)
+            .map(|address| address.to_string())
+            .collect();
+        assert_eq!(found, ["192.0.2.1:1", "[2001:db8::1]:1"]);
     }
 
     #[tokio::test]
