@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use e2e::lab::Lab;
 use e2e::program::{Program, Recipe};
+use e2e::send_buffer;
 use e2e::topology::{CLUSTER_CIDR, NODES, NodeNumber};
 use serde::{Deserialize, Serialize};
 
-use crate::send_buffer;
 use crate::usage::Usage;
 
 /// A service proxy with its settings.

@@ -10,11 +10,11 @@ use anyhow::{Context, Result, ensure};
 use e2e::random::Random;
 
 use crate::connect::{connect_once, first_connect};
-use crate::connection::Connection;
 use crate::contender::Running;
 use crate::measure::{Bench, PATIENCE, milliseconds, random_number};
 use crate::objects::{ENDPOINTS, Number};
 use crate::record::{Measure, Place};
+use e2e::connection::Connection;
 
 impl Bench<'_> {
     /// From a write to the first connect.

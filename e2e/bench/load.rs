@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use e2e::api::Api;
 use serde_json::{Value, json};
 
-use crate::connection::Connection;
 use crate::objects::{Number, for_each};
+use e2e::connection::Connection;
 
 /// Writes Services, their EndpointSlices and their IPAddresses, as the API server would have stored them.
 pub(crate) fn load(server: SocketAddr, api: &Api, numbers: Range<u32>) -> Result<()> {

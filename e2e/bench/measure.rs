@@ -11,11 +11,11 @@ use e2e::namespace::Namespace;
 use e2e::random::Random;
 
 use crate::connect::{connect_once, first_connect};
-use crate::connection::Connection;
 use crate::contender::{Running, first_node};
 use crate::load;
 use crate::objects::{ENDPOINTS, FIRST_OF_TRIALS, Number, TRIALS, for_each};
 use crate::record::{Measure, Place, Records};
+use e2e::connection::Connection;
 
 /// A lab with Services in it, and what the measurements share.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::connection::Connection;
+use e2e::connection::Connection;
 
 /// A Service of the bench by its number. The cluster's size counts from 0; trials count from [`FIRST_OF_TRIALS`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

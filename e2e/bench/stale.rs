@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::namespace::Namespace;
 
-use crate::connection::Connection;
 use crate::contender::Running;
 use crate::measure::Bench;
 use crate::objects::{Number, UNREAD_PORT};
 use crate::record::{Measure, Place};
+use e2e::connection::Connection;
 
 impl Bench<'_> {
     /// Fills the connection tracking with entries of one UDP Service, takes one of its two endpoints away, and waits

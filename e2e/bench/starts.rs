@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 
 use crate::commit_watch::longest_wait_during;
 use crate::connect::connect_once;
-use crate::connection::Connection;
 use crate::contender::Running;
 use crate::measure::{Bench, milliseconds, until_all_are_right};
 use crate::objects::Number;
 use crate::record::{Measure, Place};
+use e2e::connection::Connection;
 
 impl Bench<'_> {
     /// From nothing until 100 random frontends are right.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::connect::first_connect;
-use crate::connection::Connection;
 use crate::measure::Bench;
 use crate::objects::{ECHO_PORT, SINK_PORT};
 use crate::record::{Measure, Place};
+use e2e::connection::Connection;
 
 impl Bench<'_> {
     /// Request and response, and a stream, through a Service and straight to its endpoint, in turn.

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use super::Giver;
 use super::outcome::Outcome;
-use crate::connection::Connection;
 use crate::load::load_balancers;
 use crate::objects::{FIRST_OF_TRIALS, Number};
 use crate::usage::Usage;
+use e2e::connection::Connection;
 
 /// Measures one giver in a cluster without Services.
 pub(crate) fn measure(

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 /// A connection to the API in plain HTTP.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     server: SocketAddr,
     reader: BufReader<TcpStream>,
 }
 
 impl Connection {
     /// Opens it.
-    pub(crate) fn open(server: SocketAddr) -> Result<Self> {
+    pub fn open(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -27,23 +27,28 @@ impl Connection {
     }
 
     /// Makes an object; one that is there already stays as it is.
-    pub(crate) fn create(&mut self, collection: &str, object: &Value) -> Result<()> {
+    pub fn create(&mut self, collection: &str, object: &Value) -> Result<()> {
         self.write("POST", collection, "application/json", Some(object), 409)
     }
 
     /// Asks for something that is not an object of the API.
-    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<()> {
+    pub fn post(&mut self, path: &str, body: &Value) -> Result<()> {
         self.write("POST", path, "application/json", Some(body), 200)
     }
 
+    /// Puts an object in the place of the one that is there.
+    pub fn replace(&mut self, path: &str, object: &Value) -> Result<()> {
+        self.write("PUT", path, "application/json", Some(object), 200)
+    }
+
     /// Changes an object by a merge patch.
-    pub(crate) fn patch(&mut self, path: &str, patch: &Value) -> Result<()> {
+    pub fn patch(&mut self, path: &str, patch: &Value) -> Result<()> {
         let content_type = "application/merge-patch+json";
         self.write("PATCH", path, content_type, Some(patch), 200)
     }
 
     /// Deletes an object, if it is there.
-    pub(crate) fn delete(&mut self, path: &str) -> Result<()> {
+    pub fn delete(&mut self, path: &str) -> Result<()> {
         self.write("DELETE", path, "", None, 404)
     }
 

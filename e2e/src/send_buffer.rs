@@ -8,12 +8,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::lab::Lab;
+use crate::namespace::output;
 use anyhow::Result;
-use e2e::lab::Lab;
-use e2e::namespace::output;
 
 /// The library to preload, made by the C compiler of the machine.
-pub(crate) fn library(lab: &Lab) -> Result<PathBuf> {
+pub fn library(lab: &Lab) -> Result<PathBuf> {
     let library = lab.folder.path().join("send_buffer.so");
     if !library.exists() {
         let source = library.with_extension("c");
