@@ -1,6 +1,6 @@
 //! The YAML file: documents of pools and advertisements, each of which stands or falls alone.
 //!
-//! This module and `located` are the ones that see the YAML library. A document is read into a tree that
+//! This module and `located` are the ones that see the YAML library (`kube_proxy` reads its file through them). A document is read into a tree that
 //! knows where everything stands; `apiVersion` and `kind` say what it is; then the exact type is read from the tree,
 //! so that whatever is wrong is reported with the place of that very value.
 
@@ -53,17 +53,8 @@ pub fn read(path: &str, content: &[u8]) -> Reading {
         reading: Reading::default(),
         first: BTreeMap::new(),
     };
-    let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    if bytes > MOST_BYTES {
-        let most = MOST_BYTES;
-        reader.refuse_document(START, Reason::TooLarge { most });
-        return reader.reading;
-    }
-    match std::str::from_utf8(content) {
-        Err(error) => {
-            let before = content.get(..error.valid_up_to()).unwrap_or_default();
-            reader.refuse_document(end_of(before), Reason::NotText);
-        }
+    match decode(content) {
+        Err((place, reason)) => reader.refuse_document(place, reason),
         Ok(text) => {
             // The mark that some editors put first is no part of the text, but it has a length.
             let stripped = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -77,6 +68,25 @@ pub fn read(path: &str, content: &[u8]) -> Reading {
         }
     }
     reader.reading
+}
+
+/// The text of a file, unless it is too large or none.
+pub(crate) fn decode(content: &[u8]) -> Result<&str, (Place, Reason)> {
+    let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    if bytes > MOST_BYTES {
+        return Err((START, Reason::TooLarge { most: MOST_BYTES }));
+    }
+    std::str::from_utf8(content).map_err(|error| {
+        let before = content.get(..error.valid_up_to()).unwrap_or_default();
+        (end_of(before), Reason::NotText)
+    })
+}
+
+/// The only document of a text.
+pub(crate) fn document(text: &str) -> Result<Located, (Place, Reason)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_yaml::from_str_with_options::<Located>(text, options())
+        .map_err(|error| (error.location().map_or(START, place), syntax(&error)))
 }
 
 /// The refusal of a file that cannot be read at all.

@@ -21,6 +21,7 @@ pub mod crd;
 pub mod declaration;
 pub mod endpoint;
 pub mod file;
+pub mod kube_proxy;
 mod located;
 pub mod metallb;
 pub mod name;

@@ -88,7 +88,8 @@ fn check_keys(node: &Located, known: &[&str], path: &str, found: &mut Vec<Unknow
     }
 }
 
-fn unknown(key: &Key, known: &[&str], path: &str) -> UnknownField {
+/// What to say of a key that is none of these.
+pub(crate) fn unknown(key: &Key, known: &[&str], path: &str) -> UnknownField {
     UnknownField {
         path: path.to_owned(),
         place: key.place,
