@@ -9,7 +9,14 @@ use ipnet::IpNet;
 
 /// Forwards what lands on a Service to its endpoints.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "foghorn-proxy", version, about)]
+#[command(
+    name = "foghorn-proxy",
+    version,
+    about,
+    mut_arg("config", |argument| argument
+        .value_name("FILE")
+        .help("KubeProxyConfiguration file, as kube-proxy has it; arguments go before what it says"))
+)]
 pub struct Arguments {
     /// Arguments of every program.
     #[command(flatten)]

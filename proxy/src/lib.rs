@@ -5,6 +5,7 @@
 //! rules alone do not do (connections that outlive their endpoints, sysctls, what kube-proxy left).
 
 pub mod arguments;
+pub mod configuration;
 pub mod conntrack;
 pub mod data_plane;
 pub mod health;

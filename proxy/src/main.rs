@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use config_runtime::arguments::CommonArguments;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
@@ -26,7 +25,7 @@ use proxy::status::Status;
 use proxy::surroundings::Settings;
 use proxy::sync::Sync;
 use proxy::work::Worker;
-use proxy::{health_check, leftovers, machine, moved, sysctl};
+use proxy::{configuration, health_check, leftovers, machine, moved, sysctl};
 use proxy_table::NodeContext;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,10 +33,15 @@ use tokio_util::sync::CancellationToken;
 use crate::nftables::{MovedVips, Nftables};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let (mut arguments, matches) = configuration::command_line();
     let ended = telemetry::initialise(&arguments.common)
         .map_err(anyhow::Error::from)
-        .and_then(|()| start(arguments));
+        .and_then(|()| {
+            for unheeded in configuration::follow_file(&mut arguments, &matches)? {
+                tracing::warn!(reason = %unheeded, "Configuration not followed");
+            }
+            start(arguments)
+        });
     ended.unwrap_or_else(|error| {
         tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
         ExitCode::FAILURE
