@@ -50,7 +50,7 @@ pub(crate) fn steps(change: &Change, longest_batch: usize) -> Vec<Step<'_>> {
     let mut current = Elements::default();
     for (stage, group) in groups(change) {
         let parts = match stage {
-            Stage::Frontends(..) => vec![group],
+            Stage::Networks | Stage::Frontends(..) => vec![group],
             // What frontends share may go one by one.
             Stage::Before | Stage::After => group.split(most),
         };
@@ -74,6 +74,8 @@ pub(crate) fn steps(change: &Change, longest_batch: usize) -> Vec<Step<'_>> {
 /// When elements go to the kernel, if not all at once.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Stage {
+    /// Networks of Pods and of Services: together, for the kernel takes none that overlaps one that is still there.
+    Networks,
     /// Shared by frontends, and needed by those that come.
     Before,
     /// Those of one address, or of one frontend where the address stays what it is: together, for no packet may meet half.
@@ -95,6 +97,9 @@ fn groups(change: &Change) -> BTreeMap<Stage, Elements> {
         (None, Some(key)) => {
             let alone = !whole.contains(&key.address);
             Stage::Frontends(key.address, alone.then_some(key))
+        }
+        (None, None) if matches!(item, Item::PodNetwork(_) | Item::ServiceCidr(_)) => {
+            Stage::Networks
         }
         (None, None) => otherwise,
     };
@@ -223,11 +228,49 @@ const TABLE_LENGTH: usize = 18 * 400;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use proxy_table::generate::any_scene;
+    use proxy_table::{ForwardingTable, NodeContext, PodDetection};
 
     use super::*;
     use crate::program::Program;
+
+    #[test]
+    fn no_network_comes_before_the_one_that_it_overlaps_goes() {
+        let program = |pods: &str, services: &str| {
+            let context = NodeContext {
+                pods: PodDetection::Networks(vec![pods.parse().unwrap()]),
+                service_cidrs: [services.parse().unwrap()].into(),
+                ..NodeContext::new("node-1".into())
+            };
+            Program::compile(&ForwardingTable::new(Arc::new(context)))
+        };
+        let wide = program("10.244.0.0/16", "10.96.0.0/12");
+        let narrow = program("10.244.1.0/24", "10.96.0.0/16");
+        for (from, to) in [(&wide, &narrow), (&narrow, &wide)] {
+            let change = from.diff(to).unwrap();
+            let networks = |elements: &[(Item, Value)]| -> BTreeSet<Item> {
+                let items = elements.iter().map(|(item, _)| *item);
+                items
+                    .filter(|item| matches!(item, Item::PodNetwork(_) | Item::ServiceCidr(_)))
+                    .collect()
+            };
+            let mut left = networks(&change.removed);
+            assert_eq!(left.len(), 2, "{change:?}");
+            for step in steps(&change, 1) {
+                if let Step::Elements(part) = step {
+                    left.retain(|item| !networks(&part.removed).contains(item));
+                    let come = networks(&part.added);
+                    assert!(
+                        come.is_empty() || left.is_empty(),
+                        "{come:?} before {left:?} go"
+                    );
+                }
+            }
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
