@@ -4,6 +4,7 @@ mod follow;
 mod items;
 mod list;
 mod next;
+mod object;
 mod reading;
 
 use std::fmt::Debug;

@@ -280,6 +280,42 @@ async fn a_cluster_that_was_restored_from_a_backup_is_listed_anew() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_is_refused_alone() {
+    let interest = Interest {
+        services: true,
+        ..Interest::default()
+    };
+    let odd = |name: &str| {
+        let mut odd = service(name);
+        odd["spec"]["ports"] = json!("none");
+        odd
+    };
+    // The time of a condition that was written without one.
+    let mut timeless = service("timeless");
+    timeless["status"] = json!({"conditions": [{"type": "Fit", "status": "True", "reason": "a", "message": "",
+        "lastTransitionTime": null}]});
+    let (api, client) = Api::serve(&[SERVICES]).await;
+    api.put(SERVICES, odd("first"));
+    api.put(SERVICES, service("stays"));
+    let mut source = Source::start(Some(client), &[], interest);
+    synced(&mut source).await;
+    assert_eq!(services(&source), ["shop/stays"]);
+
+    // In a watch: what was known of it stays, and what comes behind it is heard of.
+    api.put(SERVICES, odd("stays"));
+    api.put(SERVICES, timeless);
+    next(&mut source).await;
+    assert_eq!(services(&source), ["shop/stays", "shop/timeless"]);
+    assert_eq!(api.0.lock().unwrap().lists.len(), 1);
+
+    // In another list the same.
+    api.lose(SERVICES, "timeless");
+    api.expire();
+    next(&mut source).await;
+    assert_eq!(services(&source), ["shop/stays"]);
+}
+
+#[tokio::test]
 async fn metallb_is_read_where_it_is_and_gives_way_to_ours() {
     let (api, client) = Api::serve(&[POOLS, METALLB_POOLS]).await;
     let mut theirs = pool("lan", "192.0.2.9/24");

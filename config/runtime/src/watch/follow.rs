@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::io::ErrorKind::{TimedOut, UnexpectedEof};
 
-use futures::StreamExt as _;
+use futures::{AsyncBufReadExt as _, StreamExt as _};
 use kube::api::{WatchEvent, WatchParams};
+use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::list::list;
 use super::next::{AtLeast, Next};
+use super::object::{Key, Unreadable, event};
 use super::reading::Reading;
 use super::{ABSENT_RETRY, RETRY, WATCH_SECONDS};
 use crate::backoff::Backoff;
@@ -146,8 +149,18 @@ where
         self.connection.answered(self.name);
         while let Some(objects) = list.next().await? {
             for object in objects {
-                let taken = self.take(object).await?;
-                self.known.listed.extend(taken);
+                match object {
+                    Ok(object) => {
+                        let taken = self.take(object).await?;
+                        self.known.listed.extend(taken);
+                    }
+                    Err(unreadable) => {
+                        self.complain(&unreadable);
+                        let key = unreadable.key;
+                        let known = key.and_then(|key| self.known.held.remove_entry(&key));
+                        self.known.listed.extend(known);
+                    }
+                }
             }
         }
         let version = list.version()?;
@@ -169,12 +182,33 @@ where
     ) -> Result<Said, Stopped> {
         let mut parameters = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS));
         parameters.label_selector = self.selector.clone();
-        let events = api.watch(&parameters, version).await?;
+        let request = Request::new(api.resource_url())
+            .watch(&parameters, version)
+            .map_err(kube::Error::BuildRequest)?;
+        let mut lines = Box::pin(self.client.request_stream(request).await?).lines();
         self.connection.answered(self.name);
-        let mut events = std::pin::pin!(events);
         let mut said = Said::Nothing;
-        while let Some(event) = events.next().await {
-            let seen = match event? {
+        while let Some(line) = lines.next().await {
+            let line = match line {
+                // A connection that breaks off ends the watch as its time does.
+                Err(error) if matches!(error.kind(), TimedOut | UnexpectedEof) => break,
+                line => line.map_err(kube::Error::ReadEvents)?,
+            };
+            let event = match event::<K>(&line) {
+                Err(error) if error.is_eof() => break,
+                event => event.map_err(kube::Error::SerdeError)?,
+            };
+            let event = match event {
+                Ok(event) => event,
+                Err(unreadable) => {
+                    said = Said::Something;
+                    if let Some(seen) = self.pass_over(unreadable).await? {
+                        *version = seen;
+                    }
+                    continue;
+                }
+            };
+            let seen = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     let seen = object.meta().resource_version.clone();
                     let taken = self.take(object).await?;
@@ -201,6 +235,28 @@ where
             }
         }
         Ok(said)
+    }
+
+    /// Goes on behind an object that cannot be read, whose version is returned. What was known of it stays, unless it
+    /// is no more.
+    async fn pass_over(&mut self, unreadable: Unreadable) -> Result<Option<String>, Closed> {
+        if !unreadable.is_deleted {
+            self.complain(&unreadable);
+        } else if let Some(undo) = unreadable.key.and_then(|key| self.known.held.remove(&key)) {
+            self.send(undo).await?;
+        }
+        Ok(unreadable.version)
+    }
+
+    fn complain(&self, unreadable: &Unreadable) {
+        let (namespace, name) = unreadable.key.clone().unwrap_or_default();
+        tracing::warn!(
+            what = self.name,
+            namespace,
+            name,
+            error = %unreadable.error,
+            "Object cannot be read: what was known of it before stays"
+        );
     }
 
     /// Delivers an object; its key and the delivery that takes it back, if it means anything to us.
@@ -240,9 +296,6 @@ where
         self.deliveries.send(delivery).await.map_err(|_| Closed)
     }
 }
-
-/// Namespace, if there is one, and name.
-type Key = (Option<String>, String);
 
 fn key<K: Resource>(object: &K) -> Option<Key> {
     let metadata = object.meta();

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::items::Items;
 use super::next::AtLeast;
+use super::object::{Unreadable, object};
 
 /// A list as it arrives.
 pub(super) struct List<R> {
@@ -42,8 +43,8 @@ pub(super) async fn list(
 }
 
 impl<R: futures::AsyncRead + Unpin> List<R> {
-    /// The next few objects; none at the end. One that cannot be read is an error of the whole list.
-    pub(super) async fn next<K>(&mut self) -> kube::Result<Option<Vec<K>>>
+    /// The next few objects; none at the end.
+    pub(super) async fn next<K>(&mut self) -> kube::Result<Option<Objects<K>>>
     where
         K: DeserializeOwned + Send + 'static,
     {
@@ -81,10 +82,13 @@ impl<R: futures::AsyncRead + Unpin> List<R> {
     }
 }
 
+/// Objects, and those that cannot be read.
+type Objects<K> = Vec<Result<K, Unreadable>>;
+
 /// The objects that end in this piece of the list.
-fn parse<K: DeserializeOwned>(items: &mut Items, piece: &[u8]) -> serde_json::Result<Vec<K>> {
+fn parse<K: DeserializeOwned>(items: &mut Items, piece: &[u8]) -> serde_json::Result<Objects<K>> {
     let mut objects = Vec::new();
-    items.take(piece, |item| objects.push(serde_json::from_slice(item)));
+    items.take(piece, |item| objects.push(object(item)));
     objects.into_iter().collect()
 }
 
