@@ -1,7 +1,9 @@
 //! The task between the cluster and the machine: what the snapshot says goes in, what the machine says comes out.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use config::name::NodeName;
 use config::snapshot::Dirty;
 use config_runtime::server::Flag;
 use config_runtime::source::Source;
@@ -9,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::compile::Compiler;
 use crate::engine::{Command, Control, Report};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Peer};
 use crate::record::recorder::Recorder;
 use crate::tell::Teller;
 
@@ -31,6 +33,8 @@ pub struct Feed {
     pub configured: Flag,
     /// Metrics.
     pub metrics: Metrics,
+    /// The nodes that had a speaker when the machine was last told.
+    pub speakers: BTreeSet<NodeName>,
 }
 
 impl Feed {
@@ -70,6 +74,11 @@ impl Feed {
         }
         let configuration = compiler.configuration();
         let count = configuration.vips.len();
+        // A node that is no more is not silent.
+        for gone in self.speakers.difference(&configuration.speakers) {
+            self.metrics.peers.remove(&Peer::from(gone));
+        }
+        self.speakers.clone_from(&configuration.speakers);
         let scope = compiler.scope().clone();
         drop(compiler);
         tracing::debug!(count, "Addresses to announce");

@@ -1,6 +1,6 @@
 //! `foghorn-speaker`: the arguments, the tasks, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write as _, stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -169,6 +169,9 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         supervisor.spawn_server("proxy health", until(closing.clone(), asking));
         let judging = judge(asked, heard, control.clone(), metrics.clone());
         supervisor.spawn_server("fitness", until(closing, judging));
+    } else {
+        // Nobody is asked: the node announces however its proxy does.
+        metrics.proxy_healthy.set(1);
     }
     let (tells_duties, duties) = watch::channel(BTreeMap::new());
     let writing = write::follow(client.clone(), node.clone(), duties);
@@ -187,6 +190,7 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         },
         configured,
         metrics,
+        speakers: BTreeSet::new(),
     };
     supervisor.spawn("feed", feed.run());
     Ok(supervisor.run().await)
