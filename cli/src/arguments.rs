@@ -52,7 +52,9 @@ pub enum Command {
     /// Shows how full the pools are and who has which address
     Pools(Cluster),
     /// Shows everything on one screen: what is wrong and what to do, then controller, pools and Services
-    Status(Cluster),
+    Status(Status),
+    /// Writes one file for whoever helps: objects, logs, metrics and what speakers say, without secrets
+    Support(Support),
     /// Moves the addresses of a Service to a node, without a gap; says when they are there
     Move(Move),
     /// Makes a node hand over all addresses that it announces, without a gap; it gets none until `undrain`
@@ -151,6 +153,34 @@ pub struct Drain {
     pub timeout_seconds: u16,
 }
 
+/// Arguments of `status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Status {
+    /// Shows it again and again
+    #[arg(short, long)]
+    pub watch: bool,
+
+    /// How long to wait before it is shown again
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub interval_seconds: u16,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub cluster: Cluster,
+}
+
+/// Arguments of `support`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Support {
+    /// The file to write, or - for standard output. Default: foghorn-support-TIME.json
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub cluster: Cluster,
+}
+
 /// Arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Import {
@@ -189,6 +219,14 @@ pub struct Cluster {
         default_value = "app.kubernetes.io/name=foghorn,app.kubernetes.io/component=speaker"
     )]
     pub speaker_selector: String,
+
+    /// Labels of the Pods of all programs
+    #[arg(
+        long,
+        value_name = "SELECTOR",
+        default_value = "app.kubernetes.io/part-of=foghorn"
+    )]
+    pub program_selector: String,
 
     /// Port on which speakers serve their status
     #[arg(long, value_name = "PORT", default_value_t = 7474)]

@@ -151,13 +151,31 @@ pub async fn cluster(
         return Ok((Cluster::read(objects), namespace));
     }
     let (client, namespace) = connect(common).await?;
+    let (objects, gaps) = objects(&client, asked, extent).await?;
+    let mut cluster = Cluster::read(objects);
+    cluster.gaps.extend(gaps);
+    if extent == Extent::Everything {
+        speakers(&client, asked, &mut cluster).await;
+    }
+    Ok((cluster, namespace))
+}
+
+/// The objects that the API server has, and what cannot be known since some cannot be listed.
+///
+/// # Errors
+/// If the API server does not answer, or forbids to list what no answer can do without.
+pub async fn objects(
+    client: &Client,
+    asked: &arguments::Cluster,
+    extent: Extent,
+) -> anyhow::Result<(Vec<Value>, Vec<String>)> {
     let resources: Vec<&Resource> = RESOURCES
         .iter()
         .filter(|resource| extent == Extent::Everything || !resource.is_news())
         .collect();
     let lists = resources
         .iter()
-        .map(|resource| list(&client, resource, &asked.lease_name));
+        .map(|resource| list(client, resource, &asked.lease_name));
     let mut objects = Vec::new();
     let mut gaps = Vec::new();
     for (resource, answer) in resources.iter().zip(join_all(lists).await) {
@@ -183,12 +201,7 @@ pub async fn cluster(
             }
         }
     }
-    let mut cluster = Cluster::read(objects);
-    cluster.gaps.extend(gaps);
-    if extent == Extent::Everything {
-        speakers(&client, asked, &mut cluster).await;
-    }
-    Ok((cluster, namespace))
+    Ok((objects, gaps))
 }
 
 fn read_dump(path: &Path) -> anyhow::Result<Vec<Value>> {
@@ -298,12 +311,27 @@ async fn ask(
     name: &str,
     port: u16,
 ) -> Result<SpeakerStatus, String> {
+    let text = page(client, namespace, name, port, "status").await?;
+    serde_json::from_str(&text).map_err(|error| format!("{namespace}/{name}: {error}"))
+}
+
+/// What a Pod serves on one of its ports, through the API server.
+///
+/// # Errors
+/// If it does not answer in time, or the API server forbids to ask.
+pub async fn page(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    port: u16,
+    path: &str,
+) -> Result<String, String> {
     let pods = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
     let request = pods
-        .get_subresource("proxy/status", &format!("{name}:{port}"))
+        .get_subresource(&format!("proxy/{path}"), &format!("{name}:{port}"))
         .map_err(|error| error.to_string())?;
-    match tokio::time::timeout(SPEAKER_TIMEOUT, client.request(request)).await {
-        Ok(Ok(status)) => Ok(status),
+    match tokio::time::timeout(SPEAKER_TIMEOUT, client.request_text(request)).await {
+        Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => Err(format!("{namespace}/{name}: {}", short(&error))),
         Err(_) => Err(format!(
             "{namespace}/{name}: no answer in {} s",

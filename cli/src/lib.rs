@@ -1,4 +1,4 @@
-//! `kubectl foghorn`: check, plan, why, pools, status, import; move, drain and undrain.
+//! `kubectl foghorn`: check, plan, why, pools, status, import, support; move, drain and undrain.
 //!
 //! What the cluster says becomes a [`cluster::Cluster`], whether it comes from the API server or from a dump of it.
 //! Each question is a pure function from there to a view, which is serialized for programs and written as text for
@@ -19,5 +19,6 @@ pub mod planned;
 pub mod pools;
 pub mod speaker;
 pub mod status;
+pub mod support;
 pub mod table;
 pub mod why;

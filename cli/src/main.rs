@@ -12,7 +12,7 @@ use cli::diagnostic;
 use cli::fetch::Extent;
 use cli::output::{Format, print, render, tell};
 use cli::pools::Pools;
-use cli::{dump, fetch, files, import, plan, planned, pools, status, why};
+use cli::{dump, fetch, files, import, plan, planned, pools, status, support, why};
 use config::name::ServiceKey;
 use jiff::Timestamp;
 
@@ -39,6 +39,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Why(asked) => asynchronously(run_why(&asked, &common)),
         Command::Pools(asked) => asynchronously(run_pools(&asked, &common)),
         Command::Status(asked) => asynchronously(run_status(&asked, &common)),
+        Command::Support(asked) => asynchronously(run_support(&asked, &common)),
         Command::Move(asked) => asynchronously(run_move(&asked, &common)),
         Command::Drain(asked) => asynchronously(run_drain(&asked, &common)),
         Command::Undrain { node } => asynchronously(run_undrain(&node, &common)),
@@ -157,14 +158,57 @@ async fn run_pools(asked: &arguments::Cluster, common: &Common) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_status(asked: &arguments::Cluster, common: &Common) -> anyhow::Result<ExitCode> {
+async fn run_status(asked: &arguments::Status, common: &Common) -> anyhow::Result<ExitCode> {
+    let interval = Duration::from_secs(asked.interval_seconds.into());
+    let is_terminal = std::io::stdout().is_terminal();
+    loop {
+        let text = status_text(&asked.cluster, common).await;
+        if !asked.watch {
+            print(&text?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        // Whoever watches waits for better times, too.
+        let text = text.unwrap_or_else(|error| format!("error: {error:#}\n"));
+        let clear = if is_terminal { CLEAR_SCREEN } else { "" };
+        print(&format!("{clear}{text}"))?;
+        tokio::time::sleep(interval).await;
+    }
+}
+
+async fn status_text(asked: &arguments::Cluster, common: &Common) -> anyhow::Result<String> {
     let (cluster, _) = fetch::cluster(common, asked, Extent::Everything).await?;
     let now = Timestamp::now();
     let namespace = common.namespace.as_deref();
     let status = status::status(&cluster, &asked.classes(), namespace, now);
-    print(&render(common.output, &status, |status| status.text(now))?)?;
+    render(common.output, &status, |status| status.text(now))
+}
+
+async fn run_support(asked: &arguments::Support, common: &Common) -> anyhow::Result<ExitCode> {
+    let bundle = support::bundle(common, &asked.cluster).await?;
+    let text = serde_json::to_string_pretty(&bundle)? + "\n";
+    for gap in &bundle.foghorn.gaps {
+        tell(&format!("note: {gap}\n"));
+    }
+    let file = asked.file.clone().unwrap_or_else(|| {
+        let time = Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        format!("foghorn-support-{time}.json").into()
+    });
+    if file.as_os_str() == "-" {
+        print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    std::fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))?;
+    tell(&format!(
+        "{} has {} objects and {} logs, without secrets. Look through it before you hand it over.\n",
+        file.display(),
+        bundle.items.len(),
+        bundle.foghorn.logs.len()
+    ));
     Ok(ExitCode::SUCCESS)
 }
+
+/// Clears a terminal and goes to its first line.
+const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// The command as its manual describes it: under the name of its program.
 fn manual() -> clap::Command {
