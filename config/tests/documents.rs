@@ -72,6 +72,33 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
 }
 
 #[test]
+fn every_claim_about_security_names_a_test_that_exists() {
+    let page = fs::read_to_string(root("docs/security.md")).unwrap();
+    let mut claims = 0;
+    for table in page.split("| It cannot | Test |\n|---|---|\n").skip(1) {
+        for row in table.lines().take_while(|line| line.starts_with('|')) {
+            let words: Vec<&str> = row.rsplit(" | ").next().unwrap().split('`').collect();
+            let [_, test, " in ", file, ..] = words[..] else {
+                panic!("no `test` in `file`: {row}");
+            };
+            let text = fs::read_to_string(root(file)).unwrap_or_else(|_| panic!("no file: {row}"));
+            let attribute = text
+                .split(&format!("fn {test}("))
+                .next()
+                .filter(|before| before.len() < text.len())
+                .unwrap_or_else(|| panic!("{file} has no test {test}"));
+            let last = attribute.rsplit("\n\n").next().unwrap();
+            assert!(
+                last.contains("test]") || last.contains("proptest!"),
+                "{test} in {file} is no test"
+            );
+            claims += 1;
+        }
+    }
+    assert!(claims > 20, "only {claims} claims: are they found?");
+}
+
+#[test]
 fn the_manifests_ship_no_key() {
     for path in files("deploy", "yaml") {
         for document in documents(&path) {
