@@ -53,7 +53,11 @@ impl Lab {
     }
 
     /// Waits until all Pods of Foghorn's namespace are ready, `expected` of them by the label of their component.
-    pub fn wait_for_pods(&mut self, expected: &[(&str, usize)], patience: Duration) -> Result<()> {
+    pub fn wait_for_components(
+        &mut self,
+        expected: &[(&str, usize)],
+        patience: Duration,
+    ) -> Result<()> {
         let expected: BTreeMap<&str, usize> = expected.iter().copied().collect();
         let mut last = String::new();
         let outcome = wait::until("the Pods of Foghorn", patience, || {

@@ -6,6 +6,8 @@
 #![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +15,7 @@ use e2e::audit::{self, Right};
 use e2e::image::PROGRAMS;
 use e2e::installation::NAMESPACE;
 use e2e::lab::{Lab, Options, with_lab};
+use e2e::namespace::output;
 use e2e::topology::{POOL_IPV4, POOL_IPV6, ROUTER_IPV4};
 use e2e::wait;
 use serde_json::{Value, json};
@@ -49,9 +52,10 @@ fn the_chart_runs_with_the_rights_that_it_gives_and_needs_all_of_them() -> Resul
         lab.create_web("web")?;
         let vips = lab.wait_until_web_answers(PATIENCE)?;
         println!("{vips:?} answer");
-        lab.wait_for_pods(&ALL_PARTS, PATIENCE)?;
+        lab.wait_for_components(&ALL_PARTS, PATIENCE)?;
         containers_are_confined_as_the_lab_confines_them(lab)?;
         every_right_is_used_and_none_is_missing(lab)?;
+        the_support_bundle_has_everything_but_secrets(lab)?;
         let manifest = lab.helm(&["get", "manifest", "foghorn", "--namespace", NAMESPACE])?;
         lab.expect_no_drift(&manifest)?;
         an_upgrade_to_the_same_changes_nothing(lab, &values)?;
@@ -221,6 +225,45 @@ fn expanded(rule: &Value) -> Vec<Right> {
         }
     }
     rights
+}
+
+fn the_support_bundle_has_everything_but_secrets(lab: &Lab) -> Result<()> {
+    lab.kubectl
+        .run(&["annotate", "service", "web", "example.com/token=hunter2"])?;
+    let foghorn = |arguments: &[&str]| {
+        let mut command = Command::new(lab.binaries.foghorn("kubectl-foghorn")?);
+        command.env("KUBECONFIG", lab.control_plane.kubeconfig());
+        output(command.args(arguments))
+    };
+    let file = lab.folder.path().join("support.json").display().to_string();
+    foghorn(&["support", &file])?;
+    let text = fs::read_to_string(&file)?;
+    let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/foghorn-heartbeat");
+    let key = lab.api.get(&secret)?["data"]["key"].clone();
+    let key = key.as_str().context("a key")?.to_owned();
+    for secret in [key.as_str(), "hunter2", "last-applied-configuration"] {
+        ensure!(!text.contains(secret), "{secret} is in {file}");
+    }
+    let bundle: Value = serde_json::from_str(&text)?;
+    let evidence = &bundle["foghorn"];
+    for (what, count) in [("logs", 8), ("metrics", 8), ("speakers", 3)] {
+        let found = evidence[what].as_object().context("an object")?;
+        ensure!(
+            found.len() == count,
+            "{what}: {:?}, gaps: {}",
+            found.keys(),
+            evidence["gaps"]
+        );
+    }
+    let kinds = bundle["items"].as_array().context("items")?;
+    ensure!(
+        kinds.iter().all(|item| item["kind"] != "Secret"),
+        "a Secret is in {file}"
+    );
+    let why = foghorn(&["why", "default/web", "--dump", &file])?;
+    ensure!(why.contains("of pool lan"), "{why}");
+    println!("the bundle has {} objects", kinds.len());
+    Ok(())
 }
 
 fn an_upgrade_to_the_same_changes_nothing(lab: &Lab, values: &[&str]) -> Result<()> {

@@ -36,7 +36,7 @@ fn three_commands_lead_to_an_address_that_answers() -> Result<()> {
             "{vips:?} answer {:.1} s after the first command",
             begin.elapsed().as_secs_f64()
         );
-        lab.wait_for_pods(&[("controller", 2), ("speaker", 3)], PATIENCE)?;
+        lab.wait_for_components(&[("controller", 2), ("speaker", 3)], PATIENCE)?;
         lab.expect_no_restarts()?;
         lab.expect_no_drift(&fs::read_to_string(file)?)
     })
