@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/pod"
+	"foghorn.dev/e2e/kubernetes/internal/nodeagent/server"
 )
 
 // pods are the workers of the node's Pods.
@@ -111,14 +112,44 @@ func (p *pods) end() {
 
 // LogFile finds the log of a container.
 func (p *pods) LogFile(namespace, name, container string, previous bool) (string, error) {
+	worker, err := p.find(namespace, name)
+	if err != nil {
+		return "", err
+	}
+	return worker.LogFile(container, previous)
+}
+
+// Running finds a container that runs.
+func (p *pods) Running(namespace, name, container string) (server.Run, error) {
+	worker, err := p.find(namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	run, err := worker.Running(container)
+	if err != nil {
+		return nil, err
+	}
+	return run, nil
+}
+
+// Pod finds how to connect to a Pod.
+func (p *pods) Pod(namespace, name string) (server.Dial, error) {
+	worker, err := p.find(namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return worker.Dial, nil
+}
+
+func (p *pods) find(namespace, name string) (*pod.Worker, error) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	for _, worker := range p.workers {
 		if worker.Is(namespace, name) {
-			return worker.LogFile(container, previous)
+			return worker, nil
 		}
 	}
-	return "", fmt.Errorf("pod %s/%s does not run on node %s", namespace, name, p.host.Node)
+	return nil, fmt.Errorf("pod %s/%s does not run on node %s", namespace, name, p.host.Node)
 }
 
 const longestEnd = 10 * time.Second

@@ -4,7 +4,9 @@ package image
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -72,6 +74,22 @@ func (c Catalog) Find(image string) (Program, error) {
 		}
 	}
 	return Program{}, &Unknown{Image: image, Known: c.Names()}
+}
+
+// Files are the program itself, if it is a path, and what lies in a directory
+// beside it named like it with ".files": the files of the image.
+func (p Program) Files() []string {
+	if !strings.Contains(p.Entrypoint, "/") {
+		return nil
+	}
+	files := []string{p.Entrypoint}
+	beside := p.Entrypoint + ".files"
+	// Most images have no other files.
+	entries, _ := os.ReadDir(beside)
+	for _, entry := range entries {
+		files = append(files, filepath.Join(beside, entry.Name()))
+	}
+	return files
 }
 
 // Command is what to run for a container's command and args, which replace

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -74,5 +76,26 @@ func TestAnImageThatIsADirectoryHasItsProgramsThere(t *testing.T) {
 	got := program.Command([]string{"/foghorn-proxy"}, []string{"--log-level=info"})
 	if want := []string{"/lab/image/foghorn-proxy", "--log-level=info"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestTheFilesOfAnImage(t *testing.T) {
+	directory := t.TempDir()
+	program := filepath.Join(directory, "tool")
+	beside := program + ".files"
+	if got := (Program{Entrypoint: program}).Files(); !slices.Equal(got, []string{program}) {
+		t.Errorf("a program alone: %q", got)
+	}
+	if err := os.Mkdir(beside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(beside, "key"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := (Program{Entrypoint: program}).Files(); !slices.Equal(got, []string{program, filepath.Join(beside, "key")}) {
+		t.Errorf("a program with a file: %q", got)
+	}
+	if got := (Program{Entrypoint: "sh"}).Files(); len(got) != 0 {
+		t.Errorf("a program of the search path: %q", got)
 	}
 }

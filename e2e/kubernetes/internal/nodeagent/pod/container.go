@@ -8,7 +8,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/image"
@@ -95,9 +94,9 @@ func (c *container) execute(pod *v1.Pod, spec *v1.Container, prepared prepared) 
 	number := c.nextRun()
 	id := fmt.Sprintf("process://%s/%s/%d", c.worker.uid, c.name, number)
 	log := c.worker.host.LogFile(c.worker.uid, c.name, number)
-	run, err := startProcess(prepared.inside, prepared.words, prepared.environment, spec.WorkingDir, log)
+	run, err := startProcess(prepared.inside, prepared.words, prepared.environment, spec, log)
 	if err != nil {
-		now := metav1.Now()
+		now := second(time.Now())
 		c.worker.host.warn(pod, "Failed", fmt.Sprintf("Error: container %s does not start: %v", c.name, err))
 		return v1.ContainerStateTerminated{
 			ExitCode: 128, Reason: "StartError", Message: err.Error(), StartedAt: now, FinishedAt: now, ContainerID: id,
@@ -110,7 +109,7 @@ func (c *container) execute(pod *v1.Pod, spec *v1.Container, prepared prepared) 
 	}
 	return v1.ContainerStateTerminated{
 		ExitCode: run.code, Signal: run.signal, Reason: reason, ContainerID: id,
-		StartedAt: metav1.NewTime(run.started), FinishedAt: metav1.NewTime(run.ended),
+		StartedAt: second(run.started), FinishedAt: second(run.ended),
 	}
 }
 
@@ -131,7 +130,6 @@ func (c *container) nextRun() int32 {
 func (c *container) follow(pod *v1.Pod, spec *v1.Container, run *process, environment []string, id string) {
 	c.mutex.Lock()
 	c.run = run
-	c.state.Current = v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: metav1.NewTime(run.started)}}
 	c.state.ID = id
 	ending := c.ending
 	c.mutex.Unlock()
@@ -140,9 +138,17 @@ func (c *container) follow(pod *v1.Pod, spec *v1.Container, run *process, enviro
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go c.probe(ctx, pod, spec, run, environment)
-	c.worker.changed()
-	c.worker.host.note(pod, "Started", "Started container "+c.name)
+	go func() {
+		if !c.afterStart(ctx, pod, spec, run) {
+			return
+		}
+		c.ifCurrent(run, func(state *State) {
+			state.Current = v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: second(run.started)}}
+		})
+		c.worker.changed()
+		c.worker.host.note(pod, "Started", "Started container "+c.name)
+		c.probe(ctx, pod, spec, run, environment)
+	}()
 	<-run.exited
 	c.mutex.Lock()
 	c.run = nil
@@ -218,7 +224,7 @@ func (c *container) prepare(pod *v1.Pod, spec *v1.Container) (prepared, error) {
 		return prepared{}, err
 	}
 	inside := c.worker.inside()
-	if inside.Tree, err = c.worker.treeOf(pod, spec, entries); err != nil {
+	if inside.Tree, err = c.worker.treeOf(pod, spec, program, entries); err != nil {
 		return prepared{}, err
 	}
 	return prepared{inside: inside, words: program.Command(command, args), environment: entries}, nil

@@ -127,38 +127,3 @@ func (c *container) announceStarted() {
 		close(c.started)
 	}
 }
-
-// beforeStop is the preStop hook of the container's run, nil if it has none.
-func (c *container) beforeStop(run *process) func(context.Context) {
-	pod, spec := c.worker.specOf(c)
-	if spec.Lifecycle == nil || spec.Lifecycle.PreStop == nil {
-		return nil
-	}
-	hook := spec.Lifecycle.PreStop
-	return func(ctx context.Context) {
-		if hook.Sleep != nil {
-			select {
-			case <-time.After(time.Duration(hook.Sleep.Seconds) * time.Second):
-			case <-ctx.Done():
-			}
-			return
-		}
-		target := probe.Target{
-			Address:   first(c.worker.surroundings().addresses),
-			Container: spec,
-			Exec: func(ctx context.Context, command []string) (bool, string) {
-				return runInside(ctx, c.worker.beside(run), command, run.environment, spec.WorkingDir)
-			},
-		}
-		handler := v1.ProbeHandler{Exec: hook.Exec, HTTPGet: hook.HTTPGet}
-		timeout := hookTimeout
-		if deadline, bounded := ctx.Deadline(); bounded {
-			timeout = time.Until(deadline)
-		}
-		if success, message := target.Attempt(handler)(ctx, timeout); !success {
-			c.worker.host.warn(pod, "FailedPreStopHook", fmt.Sprintf("PreStopHook of container %s failed: %s", c.name, message))
-		}
-	}
-}
-
-const hookTimeout = time.Minute

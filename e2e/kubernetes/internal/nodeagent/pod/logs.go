@@ -20,14 +20,11 @@ func (w *Worker) Is(namespace, name string) bool {
 
 // LogFile is the log of the current or the previous run of a container.
 func (w *Worker) LogFile(name string, previous bool) (string, error) {
-	for _, containers := range [][]*container{w.main, w.initial} {
-		for _, container := range containers {
-			if container.name == name {
-				return w.logOf(container, previous)
-			}
-		}
+	container, err := w.container(name)
+	if err != nil {
+		return "", err
 	}
-	return "", fmt.Errorf("pod %s has no container %s", w.latest().Name, name)
+	return w.logOf(container, previous)
 }
 
 func (w *Worker) logOf(container *container, previous bool) (string, error) {

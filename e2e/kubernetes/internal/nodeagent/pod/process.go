@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/sandbox"
 )
@@ -20,20 +23,22 @@ type process struct {
 	command *exec.Cmd
 	// environment is that of the container.
 	environment []string
-	exited      chan struct{}
-	started     time.Time
-	ended       time.Time
-	code        int32
-	signal      int32
+	// input is what the container reads, nil if that is nothing.
+	input   io.WriteCloser
+	exited  chan struct{}
+	started time.Time
+	ended   time.Time
+	code    int32
+	signal  int32
 
 	mutex    sync.Mutex
 	deadline time.Time
 	kill     *time.Timer
 }
 
-// startProcess starts a program inside with its output in a file.
-func startProcess(inside sandbox.Sandbox, words, environment []string, directory, log string) (*process, error) {
-	program, err := exec.LookPath(words[0])
+// startProcess starts a program of a container inside with its output in a file.
+func startProcess(inside sandbox.Sandbox, words, environment []string, spec *v1.Container, log string) (*process, error) {
+	program, err := fileOf(words[0])
 	if err != nil {
 		return nil, err
 	}
@@ -48,11 +53,16 @@ func startProcess(inside sandbox.Sandbox, words, environment []string, directory
 	command := exec.Command(program, words[1:]...)
 	command.Args[0] = words[0]
 	command.Env = environment
-	command.Dir = directory
+	command.Dir = spec.WorkingDir
 	command.Stdout = output
 	command.Stderr = output
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	p := &process{command: command, environment: environment, exited: make(chan struct{}), started: time.Now()}
+	if spec.Stdin {
+		if p.input, err = command.StdinPipe(); err != nil {
+			return nil, err
+		}
+	}
 	if err := inside.Start(command); err != nil {
 		return nil, err
 	}
@@ -121,7 +131,7 @@ func runInside(ctx context.Context, inside sandbox.Sandbox, words, environment [
 	if len(words) == 0 {
 		return false, "the command is empty"
 	}
-	program, err := exec.LookPath(words[0])
+	program, err := fileOf(words[0])
 	if err != nil {
 		return false, err.Error()
 	}

@@ -3,6 +3,7 @@ package pod
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -141,4 +142,10 @@ func failed(state State) bool {
 		end = state.Last.Terminated
 	}
 	return end == nil || end.ExitCode != 0
+}
+
+// second is a time as the API server keeps it. With a fraction of a second the
+// status would differ from what was written, again and again.
+func second(moment time.Time) metav1.Time {
+	return metav1.NewTime(moment).Rfc3339Copy()
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/filetree"
+	"foghorn.dev/e2e/kubernetes/internal/nodeagent/image"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/naming"
 	"foghorn.dev/e2e/kubernetes/internal/nodeagent/volume"
 )
@@ -100,11 +101,16 @@ func (w *Worker) writeFiles() error {
 }
 
 // treeOf is the file tree of a container, whose environment is known already.
-func (w *Worker) treeOf(pod *v1.Pod, spec *v1.Container, environment []string) (filetree.Tree, error) {
+// The image's program and its other files lie where images have theirs: at the
+// top.
+func (w *Worker) treeOf(pod *v1.Pod, spec *v1.Container, program image.Program, environment []string) (filetree.Tree, error) {
 	tree := filetree.Tree{Root: w.treeRoot(), Mounts: []filetree.Mount{
 		{Source: filepath.Join(w.directory(), "hosts"), Target: hostsFile},
 		{Source: filepath.Join(w.directory(), "resolv.conf"), Target: resolverFile},
 	}}
+	for _, file := range program.Files() {
+		tree.Mounts = append(tree.Mounts, filetree.Mount{Source: file, Target: "/" + filepath.Base(file), ReadOnly: true})
+	}
 	volumes := map[string]*v1.Volume{}
 	for index := range pod.Spec.Volumes {
 		volumes[pod.Spec.Volumes[index].Name] = &pod.Spec.Volumes[index]

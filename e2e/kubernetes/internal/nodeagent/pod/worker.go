@@ -42,7 +42,7 @@ type Worker struct {
 // Start begins the work for a Pod.
 func Start(host *Host, pod *v1.Pod) *Worker {
 	w := &Worker{
-		host: host, uid: string(pod.UID), first: metav1.Now(), pod: pod,
+		host: host, uid: string(pod.UID), first: second(time.Now()), pod: pod,
 		poke: make(chan struct{}, 1), stopping: make(chan struct{}),
 		launched: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -265,7 +265,7 @@ func (w *Worker) containers(specs []v1.Container, statuses []v1.ContainerStatus,
 		state := fresh(reason)
 		if status, known := podutil.GetContainerStatus(statuses, spec.Name); known {
 			again := func(exitCode int32) bool { return restarts(w.pod, &spec, initial, exitCode) }
-			state = recovered(status, reason, again, metav1.Now())
+			state = recovered(status, reason, again, second(time.Now()))
 		}
 		all = append(all, newContainer(w, spec.Name, initial, state))
 	}

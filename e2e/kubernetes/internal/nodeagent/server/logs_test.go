@@ -19,6 +19,10 @@ func (o oneFile) LogFile(namespace, pod, container string, previous bool) (strin
 	return o.path, nil
 }
 
+func (o oneFile) Running(_, _, _ string) (Run, error) { return nil, errors.New("nothing runs") }
+
+func (o oneFile) Pod(_, _ string) (Dial, error) { return nil, errors.New("there is no Pod") }
+
 func TestLogs(t *testing.T) {
 	long := strings.Repeat(strings.Repeat("x", 999)+"\n", 100)
 	for name, row := range map[string]struct {

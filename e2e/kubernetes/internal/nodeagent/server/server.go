@@ -1,5 +1,5 @@
 // Package server answers what the API server asks a node: the logs of its
-// containers.
+// containers, and streams to and from them.
 package server
 
 import (
@@ -14,9 +14,14 @@ import (
 	"foghorn.dev/e2e/kubernetes/internal/pki"
 )
 
-// Source finds the log file of a container's current or previous run.
+// Source finds what is asked for.
 type Source interface {
+	// LogFile is the log of a container's current or previous run.
 	LogFile(namespace, pod, container string, previous bool) (string, error)
+	// Running is a container that runs.
+	Running(namespace, pod, container string) (Run, error)
+	// Pod is how to connect to a Pod.
+	Pod(namespace, pod string) (Dial, error)
 }
 
 // Server is the node's HTTPS endpoint. Who asks has to show a certificate of
@@ -45,6 +50,12 @@ func New(node string, addresses []net.IP, authority []byte, source Source) (*Ser
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", logs{source})
+	streamed := streamed{source}
+	for _, method := range []string{"GET", "POST"} {
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", streamed.exec)
+		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", streamed.attach)
+		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", streamed.portForward)
+	}
 	mux.HandleFunc("GET /healthz", func(writer http.ResponseWriter, _ *http.Request) {
 		_, _ = writer.Write([]byte("ok"))
 	})
