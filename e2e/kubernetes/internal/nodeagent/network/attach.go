@@ -59,7 +59,7 @@ func (n *Network) Detach(name string) error {
 		delete(n.taken, name)
 		n.slots.Release(slot, time.Now())
 	}
-	return err
+	return errors.Join(err, n.closePorts(name))
 }
 
 // Remove removes the namespace and its interface in the node's namespace.

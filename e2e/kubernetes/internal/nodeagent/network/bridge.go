@@ -30,6 +30,7 @@ type Network struct {
 	mutex sync.Mutex
 	slots *Slots
 	taken map[string]uint32
+	ports map[string][]HostPort
 }
 
 // Open makes the bridge with the first address of each network and turns
@@ -48,6 +49,7 @@ func Open(prefixes []netip.Prefix) (*Network, error) {
 		prefixes: prefixes,
 		slots:    NewSlots(first, last, rest),
 		taken:    map[string]uint32{},
+		ports:    map[string][]HostPort{},
 	}, nil
 }
 

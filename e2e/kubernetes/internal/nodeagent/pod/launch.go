@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -83,7 +84,15 @@ func (w *Worker) connect() (network.Attachment, error) {
 	if w.latest().Spec.HostNetwork {
 		return network.Attachment{Addresses: w.host.Addresses}, nil
 	}
-	return w.host.Network.Attach(NamespaceOf(w.uid))
+	name := NamespaceOf(w.uid)
+	attachment, err := w.host.Network.Attach(name)
+	if err != nil {
+		return network.Attachment{}, err
+	}
+	if err := w.host.Network.OpenPorts(name, network.HostPortsOf(w.latest(), attachment.Addresses)); err != nil {
+		return network.Attachment{}, errors.Join(err, w.host.Network.Detach(name))
+	}
+	return attachment, nil
 }
 
 func (w *Worker) setAddresses(attachment network.Attachment) {
