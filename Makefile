@@ -131,6 +131,10 @@ $(LAB)/coredns $(LAB)/traefik &: $(shell find e2e/workloads -type f -not -path '
 test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy
 	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture
 
+.PHONY: test-replacement
+test-replacement: build lab ## kube-proxy replaced by ours under load, and put back
+	$(TIMED) 'kube-proxy replaced, and back' $(IN_LAB) --test replacement -- --ignored --nocapture
+
 .PHONY: test-crash
 test-crash: build lab ## The controller is killed 50 times while 100 Services come and go
 	$(TIMED) 'Crashes of the controller' $(IN_LAB) --test crash -- --ignored --nocapture

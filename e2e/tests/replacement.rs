@@ -1,0 +1,211 @@
+//! kube-proxy is replaced by foghorn-proxy on a node under load, with its own configuration file, and put back.
+//!
+//! Run by `make test-replacement`.
+
+#![expect(clippy::print_stdout, reason = "a test")]
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::client::{Protocol, Question, Target};
+use e2e::lab::{Lab, Options, with_lab};
+use e2e::long::LongConnection;
+use e2e::manifest::{TCP_PORT, UDP_PORT};
+use e2e::namespace::Namespace;
+use e2e::program::{Program, Recipe};
+use e2e::questions::{at, items_of};
+use e2e::stream::{Pace, Stream};
+use e2e::topology::{CLUSTER_CIDR, Family, NODES, NodeNumber};
+use e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A question that has no answer for so long is what a person would call a break.
+const PACE: Pace = Pace {
+    interval: Duration::from_millis(10),
+    patience: Duration::from_secs(3),
+};
+
+#[test]
+#[ignore = "needs the lab: make test-replacement"]
+fn kube_proxy_is_replaced_and_put_back_under_load() -> Result<()> {
+    with_lab(&Options::kubernetes("replacement"), |lab| {
+        lab.create_web("web")?;
+        lab.wait_for_endpoints("default", "web", 3, PATIENCE)?;
+        let number = *NODES.first().context("no nodes")?;
+        let load = Load::start(lab, number)?;
+
+        let mut foghorn = replace(lab, number)?;
+        let first = load.wait_for_more("foghorn-proxy in the place of kube-proxy")?;
+        put_back(lab, number, &mut foghorn)?;
+        load.wait_for_more("kube-proxy in the place of foghorn-proxy")?;
+        ensure!(first > 0, "nothing was asked while foghorn-proxy was there");
+        load.stop()
+    })
+}
+
+/// The old one ends and leaves its rules; the new one takes over, and only then removes them.
+fn replace(lab: &mut Lab, number: NodeNumber) -> Result<Program> {
+    let kubeconfig = lab.control_plane.kubeconfig();
+    let file = lab.folder.path().join("config.conf");
+    fs::write(
+        &file,
+        format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+bindAddress: 0.0.0.0
+clientConnection:
+  kubeconfig: {}
+clusterCIDR: {CLUSTER_CIDR}
+conntrack:
+  maxPerCore: 32768
+mode: nftables
+",
+            kubeconfig.display()
+        ),
+    )?;
+    let recipe = {
+        let binary = lab.binaries.foghorn("foghorn-proxy")?;
+        let namespace = &lab.node(number)?.namespace;
+        Recipe::new("foghorn-proxy-replacing", binary, namespace)
+            .arg("--config")
+            .arg(&file)
+            .args(["--hostname-override", &number.name()])
+            .args(["--speaker-socket", "/run/foghorn-replacing/proxy.sock"])
+    };
+    let logs = lab.folder.logs();
+    let node = lab.node_mut(number)?;
+    let mut kube_proxy = node.proxy.take().context("no kube-proxy runs")?;
+    kube_proxy.terminate(PATIENCE)?;
+    ensure!(
+        tables(&node.namespace)?.contains("kube-proxy"),
+        "the rules of kube-proxy went with it"
+    );
+    let mut foghorn = Program::start(recipe, &logs)?;
+    wait::until("the rules of kube-proxy to go", PATIENCE, || {
+        foghorn.expect_running()?;
+        let tables = tables(&node.namespace)?;
+        Ok((tables.contains("foghorn") && !tables.contains("kube-proxy")).then_some(()))
+    })?;
+    let said = foghorn.log_text()?;
+    ensure!(
+        said.contains("config.conf:8:15: conntrack.maxPerCore has no effect"),
+        "the field that does nothing was not named:\n{said}"
+    );
+    node.proxy = Some(kube_proxy);
+    Ok(foghorn)
+}
+
+/// Ours ends and leaves its rules, the other one takes over, and only then ours are removed.
+fn put_back(lab: &mut Lab, number: NodeNumber, foghorn: &mut Program) -> Result<()> {
+    let port = node_port(lab, Protocol::Tcp)?;
+    let logs = lab.folder.logs();
+    let node = lab.node_mut(number)?;
+    foghorn.terminate(PATIENCE)?;
+    node.proxy_mut()?.start_again()?;
+    wait::until("the rules of kube-proxy", PATIENCE, || {
+        let rules = node.namespace.output("nft", &["list", "ruleset"])?;
+        let both = ["table ip kube-proxy", "table ip6 kube-proxy"];
+        let map = format!("tcp . {port} :");
+        let served = rules.matches(&map).count() >= both.len();
+        Ok((both.iter().all(|table| rules.contains(table)) && served).then_some(()))
+    })?;
+    let mut cleanup = foghorn.recipe().clone();
+    cleanup.name.push_str("-cleanup");
+    cleanup.arguments.push("--cleanup".into());
+    let status = Program::start(cleanup, &logs)?.wait(PATIENCE)?;
+    ensure!(status.success(), "--cleanup ended with {status}");
+    let left = tables(&node.namespace)?;
+    ensure!(!left.contains("foghorn"), "--cleanup left: {left}");
+    ensure!(
+        left.contains("kube-proxy"),
+        "--cleanup took what is not ours"
+    );
+    Ok(())
+}
+
+fn tables(namespace: &Namespace) -> Result<String> {
+    namespace.output("nft", &["list", "tables"])
+}
+
+/// Clients of the node's NodePorts: new connections all the time, and two that stay.
+struct Load {
+    streams: Vec<(Target, Stream)>,
+    long: Vec<LongConnection>,
+}
+
+impl Load {
+    fn start(lab: &Lab, number: NodeNumber) -> Result<Self> {
+        let ports = [
+            (Protocol::Tcp, node_port(lab, Protocol::Tcp)?),
+            (Protocol::Udp, node_port(lab, Protocol::Udp)?),
+        ];
+        let (mut streams, mut long) = (Vec::new(), Vec::new());
+        for family in Family::BOTH {
+            for (protocol, port) in ports {
+                let address = at(number.address(family), port);
+                let target = Target { address, protocol };
+                wait::until_ok("the NodePort", PATIENCE, || {
+                    target.ask_from(&lab.client, Question::Hostname, PACE.patience)
+                })?;
+                let stream = Stream::start(&lab.client, target, Question::Hostname, PACE)?;
+                streams.push((target, stream));
+                if protocol == Protocol::Tcp {
+                    let interval = PACE.interval;
+                    let connection =
+                        LongConnection::start(&lab.client, address, interval, PACE.patience)?;
+                    long.push(connection);
+                }
+            }
+        }
+        Ok(Self { streams, long })
+    }
+
+    /// Waits until every connection that stays has had more answers, and every stream one to a new connection.
+    fn wait_for_more(&self, title: &str) -> Result<u32> {
+        for (_, stream) in &self.streams {
+            stream.wait_for_answer(stream.now(), PATIENCE, |_| true)?;
+        }
+        for connection in &self.long {
+            connection.wait_for_answers(50, PATIENCE)?;
+        }
+        let answers = self.long.iter().map(LongConnection::answers).sum();
+        println!("{title}: {answers} answers on the connections that stay");
+        Ok(answers)
+    }
+
+    fn stop(self) -> Result<()> {
+        for connection in self.long {
+            connection.stop()?;
+        }
+        for (target, stream) in self.streams {
+            let record = stream.stop()?;
+            let gap = record.longest_gap().length;
+            println!(
+                "{target}: {} answers, {:?} lost, the longest gap {} ms",
+                record.answered(),
+                record.lost(),
+                gap.as_millis()
+            );
+            ensure!(
+                record.lost().is_empty(),
+                "{target}: {:?} were lost",
+                record.lost()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn node_port(lab: &Lab, protocol: Protocol) -> Result<u16> {
+    let service = lab.api.get("/api/v1/namespaces/default/services/web")?;
+    let port = match protocol {
+        Protocol::Tcp => TCP_PORT,
+        Protocol::Udp => UDP_PORT,
+    };
+    let spec = service.get("spec").context("no spec")?;
+    let found = items_of(spec.get("ports").context("no ports")?)
+        .find(|found| found.get("port").and_then(serde_json::Value::as_u64) == Some(port.into()))
+        .and_then(|found| found.get("nodePort")?.as_u64());
+    Ok(u16::try_from(found.context("no node port")?)?)
+}
