@@ -8,6 +8,7 @@ TRIALS ?= 20
 FAULT ?= link-down
 SEEDS ?= 2000
 FUZZ_SECONDS ?= 60
+ARCHITECTURES ?= x86_64
 
 export PATH := $(PATH):/usr/sbin:/sbin
 # The error says what happened; where in the test it was made is noise.
@@ -173,6 +174,17 @@ bench-controller: prerequisites lab $(LAB)/metallb/speaker ## Our controller bes
 .PHONY: bench-micro
 bench-micro: prerequisites ## What a change costs, step by step, and in the kernel
 	$(TIMED) 'Steps of a change' $(CARGO_IN_NAMESPACES) bench -p proxy-nftables --bench change
+
+.PHONY: image
+image: prerequisites ## The image as an OCI layout, static and reproducible, without a container daemon (ARCHITECTURES='x86_64 aarch64')
+	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu)
+	$(TIMED) 'Image' tools/image $(TARGET)/oci $(ARCHITECTURES)
+	$(TIMED) 'Check of the image' tools/check-image $(TARGET)/oci $(ARCHITECTURES)
+
+.PHONY: plugin
+plugin: prerequisites ## Archives of the kubectl plugin, and the manifest by which krew installs it
+	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu)
+	$(TIMED) 'Plugin' tools/plugin $(TARGET)/plugin $(ARCHITECTURES)
 
 .PHONY: build
 build: prerequisites ## Our programs, into target/debug (PROFILE=release: target/release)
