@@ -114,6 +114,10 @@ impl Metrics {
             addresses: Gauge::default(),
             proxy_healthy: Gauge::default(),
         };
+        // From 0 on: who looks for an increase does not see a counter that appears with 1.
+        for cause in CONFLICTS {
+            drop(metrics.conflicts.get_or_create(&Cause { cause }));
+        }
         registry.register(
             "owner",
             "Addresses that this node answers for",
@@ -158,6 +162,15 @@ impl Metrics {
         metrics
     }
 }
+
+/// The reasons of Events about other machines that have, or claim, our addresses.
+const CONFLICTS: [&str; 5] = [
+    "AddressConflict",
+    "AddressDefended",
+    "AddressConflictEnded",
+    "OwnerAnswered",
+    "OwnerHeard",
+];
 
 impl Packets {
     fn register(registry: &mut Registry) -> Self {
