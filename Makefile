@@ -57,6 +57,11 @@ lint: prerequisites
 check-chart: $(LAB)/helm ## The chart is sound, and deploy/ is what it says
 	$(TIMED) 'The chart' env HELM=$(LAB)/helm tools/manifests --check
 
+.PHONY: check-alerts
+check-alerts: prerequisites ## Each alert fires on what it is about, and on nothing else
+	@tools/prerequisites promtool=prometheus
+	$(TIMED) 'Alerts' sh -c 'promtool check rules charts/foghorn/files/alerts.yaml && promtool test rules e2e/tests/observability/alerts.yaml'
+
 .PHONY: manifests
 manifests: $(LAB)/helm ## Writes deploy/ from the chart
 	env HELM=$(LAB)/helm tools/manifests
@@ -116,6 +121,10 @@ $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 .PHONY: test-chart
 test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
 	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest -- --ignored --nocapture
+
+.PHONY: test-observability
+test-observability: check-alerts build lab $(LAB)/helm ## A real Prometheus scrapes the real programs: reference, alerts, dashboard
+	$(TIMED) 'Observability' $(IN_LAB) --test observability -- --ignored --nocapture
 
 $(LAB)/monitoring-definitions: tools/monitoring-definitions | prerequisites
 	tools/monitoring-definitions $@
