@@ -137,6 +137,25 @@ $(LAB)/coredns $(LAB)/traefik &: $(shell find e2e/workloads -type f -not -path '
 	$(TIMED) 'Build of CoreDNS and Traefik: about ten minutes the first time' env LAB_DIRECTORY=$(LAB) e2e/workloads/build.sh
 	@touch $(LAB)/coredns $(LAB)/traefik
 
+CONFORMANCE := $(TARGET)/conformance
+IN_CONFORMANCE := tools/in-namespaces $(PROGRAMS)/lab conformance --results $(CONFORMANCE) $(if $(FOCUS),--focus '$(FOCUS)')
+
+.PHONY: test-conformance
+test-conformance: build lab $(LAB)/e2e.test ## Kubernetes' own conformance specs of the network, with Foghorn
+	@tools/conformance-prerequisites
+	$(TIMED) 'Conformance of the network' $(IN_CONFORMANCE) --only-conformance --strict
+
+.PHONY: conformance
+conformance: build lab $(LAB)/e2e.test ## All specs of the network, with Foghorn and with kube-proxy, written into docs/conformance.md (FOCUS=…)
+	@tools/conformance-prerequisites
+	$(TIMED) "Kubernetes' specs of the network, with Foghorn" $(IN_CONFORMANCE)
+	$(TIMED) "Kubernetes' specs of the network, with kube-proxy" $(IN_CONFORMANCE) --kube-proxy
+	$(PROGRAMS)/lab conformance-table --results $(CONFORMANCE) $(if $(FOCUS),,--document docs/conformance.md)
+
+$(LAB)/e2e.test: e2e/kubernetes/go.mod e2e/kubernetes/build-tests.sh
+	$(TIMED) "Build of Kubernetes' own tests: four minutes the first time" env LAB_DIRECTORY=$(LAB) e2e/kubernetes/build-tests.sh
+	@touch $@
+
 .PHONY: test-rules
 test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy
 	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture

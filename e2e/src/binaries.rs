@@ -56,6 +56,11 @@ impl Binaries {
     pub fn agnhost(&self) -> Result<PathBuf> {
         existing(self.lab.join("agnhost"), "make lab")
     }
+
+    /// What stands in the lab's folder beside Kubernetes, and what builds it.
+    pub fn of_lab(&self, name: &str, made_by: &str) -> Result<PathBuf> {
+        existing(self.lab.join(name), made_by)
+    }
 }
 
 fn existing(file: PathBuf, made_by: &str) -> Result<PathBuf> {

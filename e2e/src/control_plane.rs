@@ -142,10 +142,15 @@ impl ControlPlane {
 }
 
 /// The node agent of a node.
-pub fn node_agent(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Result<Recipe> {
+pub fn node_agent(
+    binaries: &Binaries,
+    folder: &RunFolder,
+    node: &Node,
+    images: &[String],
+) -> Result<Recipe> {
     let number = node.number;
     let pki = folder.pki();
-    Ok(Recipe::new(
+    let recipe = Recipe::new(
         format!("node-agent-{number}"),
         binaries.kubernetes()?,
         &node.namespace,
@@ -178,7 +183,9 @@ pub fn node_agent(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Resul
         "--image",
         &format!("agnhost={}", binaries.agnhost()?.display()),
     ])
-    .args(["--image", &format!("foghorn={}/", folder.image().display())]))
+    .args(["--image", &format!("foghorn={}/", folder.image().display())]);
+    let more = images.iter().flat_map(|image| ["--image", image]);
+    Ok(recipe.args(more))
 }
 
 /// The real kube-proxy of a node, in nftables mode.

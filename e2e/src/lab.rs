@@ -57,6 +57,8 @@ pub struct Options {
     pub service_network: String,
     /// Whether Foghorn comes as Pods: nodes know its image, and the API server writes down what it is asked by them.
     pub as_pods: bool,
+    /// Programs that stand for images beyond agnhost: `NAME=PROGRAM [ARGUMENT ..]`.
+    pub images: Vec<String>,
 }
 
 impl Options {
@@ -73,6 +75,7 @@ impl Options {
             log_level: "info".to_owned(),
             configuration_files: false,
             service_network: SERVICE_NETWORK_IPV4.to_owned(),
+            images: Vec::new(),
             as_pods: false,
         }
     }
@@ -159,7 +162,7 @@ impl Lab {
         let api = control_plane.api();
         for node in &mut nodes {
             if options.agents {
-                let mut agent = node_agent(&binaries, folder, node)?;
+                let mut agent = node_agent(&binaries, folder, node, &options.images)?;
                 // What runs in its Pods has no more priority than it.
                 agent.urgent = options.as_pods;
                 node.agent = Some(Program::start(agent, &logs)?);

@@ -1,6 +1,7 @@
 //! `lab`: the lab by hand. Run it by `tools/in-namespaces`.
 
 mod calm;
+mod conformance;
 mod demo;
 mod many;
 mod records;
@@ -80,6 +81,39 @@ enum Verb {
         #[arg(long, default_value_t = 350)]
         at_most: u64,
         /// A document that has the marks between which the result goes.
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+    },
+    /// Runs Kubernetes' own end-to-end tests of the network.
+    Conformance {
+        /// Run the real kube-proxy instead of ours.
+        #[arg(long)]
+        kube_proxy: bool,
+        /// Only what a cluster must pass to be called conformant.
+        #[arg(long)]
+        only_conformance: bool,
+        /// Only specs whose name contains this regular expression.
+        #[arg(long)]
+        focus: Option<String>,
+        /// How many specs at the same time.
+        #[arg(long, default_value_t = 4)]
+        at_once: u32,
+        /// For how long at most, in minutes; what has not run by then is not in the report.
+        #[arg(long, default_value_t = 120)]
+        minutes: u32,
+        /// Fail if a spec does.
+        #[arg(long)]
+        strict: bool,
+        /// Where the results go.
+        #[arg(long, value_name = "FOLDER")]
+        results: PathBuf,
+    },
+    /// Shows the results of two runs side by side, and fails if only kube-proxy passed a spec.
+    ConformanceTable {
+        /// Where the results are.
+        #[arg(long, value_name = "FOLDER")]
+        results: PathBuf,
+        /// A document that has the marks between which the table goes.
         #[arg(long, value_name = "FILE")]
         document: Option<PathBuf>,
     },
@@ -163,6 +197,31 @@ fn run(arguments: Arguments) -> Result<()> {
                 let at_most = Duration::from_millis(at_most);
                 many::run(lab, trials, addresses, at_most, document.as_deref())
             })
+        }
+        Verb::Conformance {
+            kube_proxy,
+            only_conformance,
+            focus,
+            at_once,
+            minutes,
+            strict,
+            results,
+        } => {
+            let mut options = options("conformance");
+            if kube_proxy {
+                options.proxy = ServiceProxy::KubeProxy;
+            }
+            let selection = conformance::Selection {
+                only_conformance,
+                focus,
+                at_once,
+                minutes,
+                strict,
+            };
+            conformance::run(options, &selection, &results)
+        }
+        Verb::ConformanceTable { results, document } => {
+            conformance::compare(&results, document.as_deref())
         }
         Verb::Calm {
             seconds,

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::binaries::Binaries;
 use e2e::client::{Protocol, Question, Target};
 use e2e::http::{self, Request};
 use e2e::lab::{Lab, Options, with_lab};
@@ -23,8 +24,16 @@ use serde_json::{Value, json};
 #[test]
 #[ignore = "needs the lab: make test-tour"]
 fn every_type_of_service_and_ingress() -> Result<()> {
-    with_lab(&Options::foghorn("tour"), |lab| {
-        know_images(lab, &["coredns", "traefik"])?;
+    let binaries = Binaries::find()?;
+    let image = |name: &str| -> Result<String> {
+        let program = binaries.of_lab(name, "make test-tour")?;
+        Ok(format!("{name}={}", program.display()))
+    };
+    let options = Options {
+        images: vec![image("coredns")?, image("traefik")?],
+        ..Options::foghorn("tour")
+    };
+    with_lab(&options, |lab| {
         lab.kubectl
             .apply(&manifest::pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
         lab.kubectl.run(&["apply", "-f", &workload("coredns")])?;
@@ -364,28 +373,6 @@ fn ingress() -> Value {
             "rules": [{"host": SHOP, "http": {"paths": paths}}],
         },
     })
-}
-
-/// Tells the nodes which programs stand for more images.
-fn know_images(lab: &mut Lab, names: &[&str]) -> Result<()> {
-    let folder = lab.binaries.lab.clone();
-    for node in &mut lab.nodes {
-        let agent = node.agent.as_mut().context("no agent")?;
-        agent.terminate(PATIENCE)?;
-        for name in names {
-            let program = folder.join(name);
-            ensure!(
-                program.exists(),
-                "{} is not there: run `make test-tour`",
-                program.display()
-            );
-            let image = format!("{name}={}", program.display());
-            let arguments = &mut agent.recipe_mut().arguments;
-            arguments.extend(["--image".into(), image.into()]);
-        }
-        agent.start_again()?;
-    }
-    Ok(())
 }
 
 fn cluster_addresses(service: &Value) -> impl Iterator<Item = IpAddr> {

@@ -1,0 +1,85 @@
+//! Which specs are not run, and why.
+
+use std::fs;
+
+/// Specs that the lab cannot run.
+pub(super) struct Skip {
+    /// A regular expression that the name of each contains.
+    pub pattern: &'static str,
+    /// Why, for the reader of the table.
+    pub reason: &'static str,
+    applies: fn() -> bool,
+}
+
+impl Skip {
+    const fn always(pattern: &'static str, reason: &'static str) -> Self {
+        Self {
+            pattern,
+            reason,
+            applies: || true,
+        }
+    }
+}
+
+/// Those that apply on this machine.
+pub(super) fn skips() -> impl Iterator<Item = &'static Skip> {
+    SKIPS.iter().filter(|skip| (skip.applies)())
+}
+
+fn no_sctp() -> bool {
+    let protocols = fs::read_to_string("/proc/net/protocols").unwrap_or_default();
+    !protocols.lines().any(|line| line.starts_with("SCTP"))
+}
+
+static SKIPS: [Skip; 8] = [
+    Skip {
+        pattern: r"\[Feature:SCTPConnectivity\]",
+        reason: "the kernel of this machine has no SCTP",
+        applies: no_sctp,
+    },
+    Skip::always(
+        r"Internet connection",
+        "needs the internet; the lab has none",
+    ),
+    Skip::always(r"\[Provider:gce", "needs a cloud"),
+    Skip::always(
+        r"Networking IPerf2|\[Feature:PerformanceDNS\]",
+        "measures, and the lab's processors are shared by all nodes",
+    ),
+    Skip::always(
+        r"\[Feature:KubeProxyNFAcct\]|LocalhostNodePorts",
+        "about node ports at 127.0.0.1, which only kube-proxy's iptables mode has",
+    ),
+    Skip::always(
+        r"KubeProxy should set TCP CLOSE_WAIT",
+        "about a limit of the whole machine, which is not the lab's to set",
+    ),
+    Skip::always(
+        r"DNS configMap nameserver",
+        "changes the configuration of the cluster's DNS and asks the internet",
+    ),
+    Skip::always(
+        r"NetworkPolic",
+        "about network policies, which are for a network plugin to enforce",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_skip_has_a_reason_and_a_pattern_of_its_own() {
+        for (index, skip) in SKIPS.iter().enumerate() {
+            assert!(skip.reason.len() > 10, "{}", skip.pattern);
+            assert!(
+                !SKIPS
+                    .iter()
+                    .skip(index + 1)
+                    .any(|other| other.pattern == skip.pattern),
+                "{} is there twice",
+                skip.pattern
+            );
+        }
+    }
+}
