@@ -28,6 +28,7 @@ pub mod name;
 pub mod node;
 pub mod pool;
 pub mod refusal;
+pub mod scheduler;
 mod schema;
 pub mod selector;
 pub mod service;

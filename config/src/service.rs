@@ -13,6 +13,7 @@ use ipnet::IpNet;
 pub(crate) use self::read::protocol;
 use crate::address::IpFamily;
 use crate::name::ServiceKey;
+use crate::scheduler::{SCHEDULER_ANNOTATION, UnknownScheduler};
 use crate::selector::Labels;
 
 /// A Service.
@@ -173,6 +174,8 @@ pub enum ServiceComplaint {
         "spec.loadBalancerSourceRanges has \"{0}\", which is not a prefix such as 192.0.2.0/24: it admits nobody"
     )]
     SourceRange(String),
+    #[error("annotation {SCHEDULER_ANNOTATION}: {0}")]
+    Scheduler(UnknownScheduler),
     #[error("{field} is {found}, which is not a port from 1 to 65535: it is ignored")]
     Port { field: &'static str, found: i32 },
     #[error(

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::address::IpFamily;
 use crate::name::ServiceKey;
+use crate::scheduler::{SCHEDULER_ANNOTATION, Scheduler};
 
 impl Service {
     /// Reads a Service as the API server sends it; none if it has no name.
@@ -27,6 +28,11 @@ impl Service {
         let [cluster_ips, external_ips] =
             lists.map(|(field, list)| addresses(field, list.iter().flatten(), &mut complaints));
         let families = families(&spec, &cluster_ips);
+        let named = metadata.annotations.as_ref();
+        let named = named.and_then(|all| all.get(SCHEDULER_ANNOTATION));
+        if let Some(Err(unknown)) = named.map(|name| name.parse::<Scheduler>()) {
+            complaints.push(ServiceComplaint::Scheduler(unknown));
+        }
         Some(Self {
             key,
             uid: metadata.uid.as_deref().unwrap_or_default().into(),

@@ -465,6 +465,7 @@ impl Scene {
             outside: self.forward(family, pods),
             masquerade: Masquerade::UnlessPod,
             affinity_seconds: None,
+            scheduler: None,
             sources: None,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use config::address::IpFamily;
 use config::endpoint::EndpointSlice;
 use config::name::NodeName;
+use config::scheduler::SCHEDULER_ANNOTATION;
 use config::service::{
     HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, Service, ServiceKind, ServicePort, TrafficPolicy,
 };
@@ -129,14 +130,18 @@ impl Places {
         frontends: &mut BTreeMap<FrontendKey, Arc<Frontend>>,
     ) {
         let affinity_seconds = service.affinity_seconds;
+        let named = service.annotations.get(SCHEDULER_ANNOTATION);
+        let scheduler = named.and_then(|name| name.parse().ok());
         let internal = Arc::new(Frontend {
             affinity_seconds,
+            scheduler,
             ..internal(eligible, service.internal_policy, context)
         });
         let external = external(eligible, service.external_policy);
         let external = |kind, sources: Option<&Arc<[IpNet]>>| Frontend {
             kind,
             affinity_seconds,
+            scheduler,
             sources: sources.cloned(),
             ..external.clone()
         };
@@ -184,6 +189,7 @@ fn internal(eligible: &Eligible, policy: TrafficPolicy, context: &NodeContext) -
         outside: outcome,
         masquerade,
         affinity_seconds: None,
+        scheduler: None,
         sources: None,
     }
 }
@@ -199,6 +205,7 @@ fn external(eligible: &Eligible, policy: TrafficPolicy) -> Frontend {
         outside,
         masquerade,
         affinity_seconds: None,
+        scheduler: None,
         sources: None,
     }
 }

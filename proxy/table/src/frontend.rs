@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use config::address::IpFamily;
+use config::scheduler::Scheduler;
 use config::service::Protocol;
 use ipnet::IpNet;
 
@@ -90,6 +91,8 @@ pub struct Frontend {
     pub masquerade: Masquerade,
     /// Seconds for which a client keeps its endpoint after its last new connection.
     pub affinity_seconds: Option<NonZeroU32>,
+    /// How IPVS chooses among endpoints, if the Service says so.
+    pub scheduler: Option<Scheduler>,
     /// If present, flows from other sources are dropped, whatever their origin. Sorted, of the frontend's family, no two equal.
     pub sources: Option<Arc<[IpNet]>>,
 }

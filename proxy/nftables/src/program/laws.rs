@@ -149,6 +149,7 @@ fn with_affinity(endpoints: &[Endpoint], outside: bool) -> Frontend {
         outside: forward,
         masquerade: Masquerade::OnlyNode,
         affinity_seconds: NonZeroU32::new(60),
+        scheduler: None,
         sources: None,
     }
 }

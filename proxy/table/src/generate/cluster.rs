@@ -7,6 +7,7 @@ use std::sync::Arc;
 use config::address::IpFamily;
 use config::endpoint::{Endpoint, EndpointPort, EndpointSlice};
 use config::name::{NodeName, ServiceKey, SliceName};
+use config::scheduler::SCHEDULER_ANNOTATION;
 use config::service::{
     FamilyPolicy, HEADLESS_LABEL, Ingress, IpMode, SERVICE_PROXY_NAME_LABEL, Service, ServiceKind,
     ServicePort, TrafficPolicy,
@@ -57,7 +58,7 @@ fn any_service(key: ServiceKey) -> impl Strategy<Value = Service> {
             ServiceKind::LoadBalancer,
             ServiceKind::ExternalName,
         ]),
-        any_labels(),
+        (any_labels(), any_scheduler()),
         prop_oneof![15 => Just(false), 1 => Just(true)],
     );
     let addresses = families.prop_flat_map(|families| {
@@ -91,7 +92,7 @@ fn any_service(key: ServiceKey) -> impl Strategy<Value = Service> {
     let ports = proptest::collection::vec(any_service_port(), 1..=2);
     (identity, addresses, behaviour, ports).prop_map(
         move |(
-            (created_seconds, kind, labels, headless),
+            (created_seconds, kind, (labels, annotations), headless),
             (cluster_ips, ingress, external_ips, families),
             (internal_policy, external_policy, affinity, source_ranges, health_check),
             ports,
@@ -99,7 +100,7 @@ fn any_service(key: ServiceKey) -> impl Strategy<Value = Service> {
             key: key.clone(),
             uid: "".into(),
             labels,
-            annotations: BTreeMap::new(),
+            annotations,
             kind,
             headless,
             deleting: false,
@@ -130,6 +131,18 @@ fn any_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
         9 => Just(BTreeMap::new()),
         2 => Just(label(SERVICE_PROXY_NAME_LABEL, OTHER_PROXY)),
         1 => Just(label(HEADLESS_LABEL, "")),
+    ]
+}
+
+fn any_scheduler() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let named = |name: &str| {
+        let annotation = (SCHEDULER_ANNOTATION.to_owned(), name.to_owned());
+        BTreeMap::from([annotation])
+    };
+    prop_oneof![
+        8 => Just(BTreeMap::new()),
+        1 => Just(named("wlc")),
+        1 => Just(named("unknown")),
     ]
 }
 
