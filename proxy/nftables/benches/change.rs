@@ -19,7 +19,7 @@ use config::service::Service;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use proxy_nftables::{Mirror, Nftables, Program};
+use proxy_nftables::{Forwarder, Mirror, Nftables, Program};
 use proxy_table::{
     ForwardingTable, NodeContext, PodDetection, ServiceTable, TableChange, compile_service,
 };
@@ -162,7 +162,7 @@ fn change(criterion: &mut Criterion) {
     for services in SIZES {
         let mut table = table_of(services);
         let held = Program::compile(&table);
-        let mut mirror = Mirror::new(&table, &held);
+        let mut mirror = Mirror::new(&table, &held, &Forwarder::Rules);
         let mut toggle = Toggle::new(services);
         group.bench_function(BenchmarkId::from_parameter(services), |bencher| {
             bencher.iter(|| {

@@ -14,10 +14,12 @@ mod program;
 mod send_on;
 
 pub use kernel::{Kernel, KernelError, SocketError};
+pub use netlink::attribute;
 pub use netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
 pub use plane::Nftables;
 pub use program::{
-    Change, Class, EndpointName, Item, Key, LONGEST_AFFINITY_SECONDS, MOST_ENDPOINTS, Masqueraded,
-    Mirror, Program, Rule, Side, Slot, Value,
+    Change, ChangedFrontend, Choice, Class, EndpointName, Forwarder, Item, Key,
+    LONGEST_AFFINITY_SECONDS, LeftFlows, MOST_ENDPOINTS, Masqueraded, Mirror, Program, Rule, Side,
+    Slot, Value, changed_frontends, effective, left_to_ipvs,
 };
 pub use send_on::{Goals, SendOn};

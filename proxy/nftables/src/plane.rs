@@ -3,7 +3,7 @@
 use proxy_table::{ForwardingTable, TableChange};
 
 use crate::kernel::{Early, Heard, Kernel, KernelError, Listener};
-use crate::program::{Change, Mirror, Program};
+use crate::program::{Change, Forwarder, Mirror, Program};
 
 /// What makes nf_tables forward as the table says.
 ///
@@ -13,6 +13,7 @@ pub struct Nftables {
     kernel: Kernel,
     /// What the kernel held when this was opened, read meanwhile; the first that settles takes it.
     early: Option<Early>,
+    forwarder: Forwarder,
     mirror: Mirror,
     ears: Ears,
 }
@@ -41,9 +42,15 @@ impl Nftables {
         Ok(Self {
             kernel,
             early: Early::begin(Kernel::open()?),
+            forwarder: Forwarder::Rules,
             mirror: Mirror::default(),
             ears: Ears::Deaf,
         })
+    }
+
+    /// Says who sends flows to their endpoints, for when it is settled the next time.
+    pub fn forward_by(&mut self, forwarder: Forwarder) {
+        self.forwarder = forwarder;
     }
 
     /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
@@ -53,12 +60,12 @@ impl Nftables {
     pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
         self.ears = Ears::Deaf;
         let mut held = self.read()?;
-        let change = held.diff(&Program::compile(table));
+        let change = held.diff(&Program::compile_for(table, &self.forwarder));
         if let Some(change) = &change {
             self.kernel.apply(change)?;
             held.apply(change);
         }
-        self.mirror = Mirror::new(table, &held);
+        self.mirror = Mirror::new(table, &held, &self.forwarder);
         self.listen()?;
         Ok(change.is_some())
     }

@@ -6,7 +6,7 @@ use crate::netlink::attribute::{find, find_number, find_text};
 use crate::netlink::expression::Expression;
 use crate::netlink::message::SetElement;
 use crate::program::schema::{self, SETS, TABLE};
-use crate::program::{Class, Program, Value, encode, rules};
+use crate::program::{Class, Forwarder, Program, Value, encode, rules};
 
 /// One table while it is read.
 pub(crate) struct Reading {
@@ -26,7 +26,11 @@ impl Reading {
         }
         let name = find_text(chain, 3).unwrap_or_default();
         let hook = rules::hook_of(name);
-        let base = rules::base_chains(self.family, &proxy_table::PodDetection::None);
+        let base = rules::base_chains(
+            self.family,
+            &proxy_table::PodDetection::None,
+            &Forwarder::Rules,
+        );
         let known =
             base.iter().any(|(base, ..)| *base == name) || Class::from_chain(name).is_some();
         self.whole &= known

@@ -2,26 +2,34 @@
 
 /// Octets of a message under construction.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Writer {
+pub struct Writer {
     octets: Vec<u8>,
 }
 
 impl Writer {
-    pub(crate) fn len(&self) -> usize {
+    /// How many octets there are.
+    pub fn len(&self) -> usize {
         self.octets.len()
     }
 
-    pub(crate) fn into_octets(self) -> Vec<u8> {
+    /// Whether there is none yet.
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    /// All octets.
+    pub fn into_octets(self) -> Vec<u8> {
         self.octets
     }
 
     /// Octets as they are, padded to the alignment of netlink.
-    pub(crate) fn raw(&mut self, octets: &[u8]) {
+    pub fn raw(&mut self, octets: &[u8]) {
         self.octets.extend_from_slice(octets);
         self.align();
     }
 
-    pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) {
+    /// An attribute; its value is at most 64 KiB long.
+    pub fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
         self.octets.extend_from_slice(&length.to_ne_bytes());
         self.octets.extend_from_slice(&kind.to_ne_bytes());
@@ -29,23 +37,25 @@ impl Writer {
     }
 
     /// A number in network order, as nf_tables has nearly all of them.
-    pub(crate) fn number(&mut self, kind: u16, value: u32) {
+    pub fn number(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn number64(&mut self, kind: u16, value: u64) {
+    /// The same, twice as long.
+    pub fn number64(&mut self, kind: u16, value: u64) {
         self.attribute(kind, &value.to_be_bytes());
     }
 
     /// A text with the zero at its end.
-    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+    pub fn text(&mut self, kind: u16, value: &str) {
         let mut octets = Vec::with_capacity(value.len() + 1);
         octets.extend_from_slice(value.as_bytes());
         octets.push(0);
         self.attribute(kind, &octets);
     }
 
-    pub(crate) fn nested(&mut self, kind: u16, content: impl FnOnce(&mut Self)) {
+    /// An attribute that holds others.
+    pub fn nested(&mut self, kind: u16, content: impl FnOnce(&mut Self)) {
         let start = self.octets.len();
         self.octets.extend_from_slice(&[0; HEADER]);
         content(self);
@@ -56,7 +66,7 @@ impl Writer {
     }
 
     /// Replaces octets that are there already.
-    pub(crate) fn overwrite(&mut self, start: usize, octets: &[u8]) {
+    pub fn overwrite(&mut self, start: usize, octets: &[u8]) {
         if let Some(place) = self.octets.get_mut(start..start + octets.len()) {
             place.copy_from_slice(octets);
         }
@@ -69,7 +79,7 @@ impl Writer {
 }
 
 /// The attributes in these octets; what is cut off ends them.
-pub(crate) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let header = octets.first_chunk::<HEADER>()?;
         let [low, high, kind_low, kind_high] = *header;
@@ -84,28 +94,30 @@ pub(crate) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])
 }
 
 /// The value of the first attribute of this type.
-pub(crate) fn find(octets: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn find(octets: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(octets)
         .find(|(found, _)| *found == kind)
         .map(|(_, value)| value)
 }
 
 /// A number in network order.
-pub(crate) fn number(value: &[u8]) -> Option<u32> {
+pub fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*value.first_chunk()?))
 }
 
-pub(crate) fn find_number(octets: &[u8], kind: u16) -> Option<u32> {
+/// The number in the first attribute of this type.
+pub fn find_number(octets: &[u8], kind: u16) -> Option<u32> {
     number(find(octets, kind)?)
 }
 
 /// A text, up to the zero at its end.
-pub(crate) fn text(value: &[u8]) -> Option<&str> {
+pub fn text(value: &[u8]) -> Option<&str> {
     let end = value.iter().position(|&octet| octet == 0);
     std::str::from_utf8(value.get(..end.unwrap_or(value.len()))?).ok()
 }
 
-pub(crate) fn find_text(octets: &[u8], kind: u16) -> Option<&str> {
+/// The text in the first attribute of this type.
+pub fn find_text(octets: &[u8], kind: u16) -> Option<&str> {
     text(find(octets, kind)?)
 }
 

@@ -3,6 +3,6 @@
 //! Numbers without a name beside them are those of `linux/netfilter/nf_tables.h`, in the order in which
 //! `nft --debug=mnl` shows them.
 
-pub(crate) mod attribute;
+pub mod attribute;
 pub(crate) mod expression;
 pub(crate) mod message;

@@ -5,24 +5,37 @@ use std::net::IpAddr;
 
 use config::address::IpFamily;
 use ipnet::IpNet;
-use proxy_table::{Endpoint, Frontend, FrontendKey, Masquerade, Outcome, Place, UndefinedPort};
+use proxy_table::{
+    Endpoint, EndpointSet, Frontend, FrontendKey, FrontendKind, Masquerade, Outcome, Place,
+    UndefinedPort,
+};
 
+use crate::program::Forwarder;
 use crate::program::item::{
     Class, EndpointName, Item, Key, MOST_ENDPOINTS, Masqueraded, Side, Slot, Value,
 };
 
 /// All elements that belong to one frontend reached at `key`, each once.
-pub(crate) fn frontend_elements(key: Key, frontend: &Frontend, mut each: impl FnMut(Item, Value)) {
+pub(crate) fn frontend_elements(
+    key: Key,
+    frontend: &Frontend,
+    forwarder: &Forwarder,
+    mut each: impl FnMut(Item, Value),
+) {
+    let left = match forwarder {
+        Forwarder::Rules => None,
+        Forwarder::Ipvs { .. } => left_to_ipvs(frontend).map(|(flows, _)| flows),
+    };
     let keeps = frontend.affinity_seconds;
-    let names = if keeps.is_some() {
-        names(frontend)
-    } else {
-        BTreeMap::new()
+    let names = match (keeps, left) {
+        (None, _) | (_, Some(LeftFlows::All)) => BTreeMap::new(),
+        _ => names(frontend),
     };
     let mut outcome = |side, outcome: &Outcome| {
         let class = match outcome {
             Outcome::Reject => Class::Reject,
             Outcome::Drop => Class::Drop,
+            Outcome::Forward(_) if left.is_some_and(|left| left.are_of(side)) => Class::Leave,
             Outcome::Forward(endpoints) => {
                 for (slot, endpoint) in slots(side, used(endpoints)) {
                     match names.get(&endpoint) {
@@ -42,7 +55,7 @@ pub(crate) fn frontend_elements(key: Key, frontend: &Frontend, mut each: impl Fn
     for (endpoint, name) in names {
         each(Item::AffinityEndpoint(key, name), Value::Endpoint(endpoint));
     }
-    if let Some(masqueraded) = masqueraded(frontend) {
+    if let Some(masqueraded) = masqueraded(frontend, forwarder) {
         each(Item::Masquerade(masqueraded, key), Value::Member);
     }
     if let Some(sources) = &frontend.sources {
@@ -51,6 +64,47 @@ pub(crate) fn frontend_elements(key: Key, frontend: &Frontend, mut each: impl Fn
             each(Item::Source(key, network), Value::Member);
         }
     }
+}
+
+/// Which flows to a frontend IPVS serves. One server of it has one list of endpoints: where Pods and outsiders have different
+/// ones (`externalTrafficPolicy: Local`), the rules serve those from inside.
+#[expect(missing_docs, reason = "the names say it")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LeftFlows {
+    All,
+    Inside,
+    Outside,
+}
+
+impl LeftFlows {
+    fn are_of(self, side: Side) -> bool {
+        match self {
+            Self::All => true,
+            Self::Inside => side == Side::All,
+            Self::Outside => side == Side::Outside,
+        }
+    }
+}
+
+/// Which flows to a frontend the rules leave to IPVS, and where it sends them; none if it sends none.
+pub fn left_to_ipvs(frontend: &Frontend) -> Option<(LeftFlows, &EndpointSet)> {
+    match (&frontend.inside, &frontend.outside) {
+        (Outcome::Forward(set), outside) if frontend.inside == *outside => {
+            Some((LeftFlows::All, set))
+        }
+        (_, Outcome::Forward(set)) => Some((LeftFlows::Outside, set)),
+        (Outcome::Forward(set), _) => Some((LeftFlows::Inside, set)),
+        _ => None,
+    }
+}
+
+/// The address that the node has only for a frontend reached at `key`, where IPVS forwards.
+pub(crate) fn bound(key: Key, frontend: &Frontend, forwarder: &Forwarder) -> Option<IpAddr> {
+    let Forwarder::Ipvs { own } = forwarder else {
+        return None;
+    };
+    let elsewhere = frontend.kind != FrontendKind::NodePort && !own.contains(&key.address);
+    elsewhere.then_some(key.address)
 }
 
 /// The endpoints that a frontend may send flows to: each may meet itself (hairpin).
@@ -102,7 +156,7 @@ pub(crate) fn disjoint<'a>(
     IpNet::aggregate(&of_family.map(IpNet::trunc).collect())
 }
 
-fn masqueraded(frontend: &Frontend) -> Option<Masqueraded> {
+fn masqueraded(frontend: &Frontend, forwarder: &Forwarder) -> Option<Masqueraded> {
     let forwards = [&frontend.inside, &frontend.outside]
         .iter()
         .any(|outcome| !outcome.endpoints().is_empty());
@@ -113,7 +167,10 @@ fn masqueraded(frontend: &Frontend) -> Option<Masqueraded> {
         Masquerade::Always => Some(Masqueraded::Always),
         Masquerade::UnlessPod => Some(Masqueraded::UnlessPod),
         Masquerade::OnlyNode => Some(Masqueraded::OnlyNode),
-        Masquerade::OnlyHairpin => None,
+        Masquerade::OnlyHairpin => match forwarder {
+            Forwarder::Rules => None,
+            Forwarder::Ipvs { .. } => Some(Masqueraded::OnlyHairpin),
+        },
     }
 }
 

@@ -30,11 +30,13 @@ impl Item {
             Self::Masquerade(Masqueraded::Always, _) => schema::MASQUERADE_ALWAYS,
             Self::Masquerade(Masqueraded::UnlessPod, _) => schema::MASQUERADE_UNLESS_POD,
             Self::Masquerade(Masqueraded::OnlyNode, _) => schema::MASQUERADE_NODE,
+            Self::Masquerade(Masqueraded::OnlyHairpin, _) => schema::MASQUERADE_HAIRPIN,
             Self::Guarded(_) => schema::GUARDED,
             Self::Source(..) => schema::SOURCES,
             Self::ClusterIp(_) => schema::CLUSTER_IPS,
             Self::LeftAlone(_) => schema::LEFT_ALONE,
             Self::ServiceCidr(_) => schema::SERVICE_CIDRS,
+            Self::Bound(_) => schema::BOUND,
         }
     }
 
@@ -94,7 +96,9 @@ impl Item {
                     ..SetElement::default()
                 }]
             }
-            Self::ClusterIp(address) | Self::LeftAlone(address) => member(address_octets(*address)),
+            Self::ClusterIp(address) | Self::LeftAlone(address) | Self::Bound(address) => {
+                member(address_octets(*address))
+            }
         }
     }
 }
@@ -144,9 +148,11 @@ pub(crate) fn decode_key(set: &str, family: IpFamily, octets: &[u8]) -> Option<I
         schema::MASQUERADE_ALWAYS => Item::Masquerade(Masqueraded::Always, reader.key()?),
         schema::MASQUERADE_UNLESS_POD => Item::Masquerade(Masqueraded::UnlessPod, reader.key()?),
         schema::MASQUERADE_NODE => Item::Masquerade(Masqueraded::OnlyNode, reader.key()?),
+        schema::MASQUERADE_HAIRPIN => Item::Masquerade(Masqueraded::OnlyHairpin, reader.key()?),
         schema::GUARDED => Item::Guarded(reader.key()?),
         schema::CLUSTER_IPS => Item::ClusterIp(reader.address()?),
         schema::LEFT_ALONE => Item::LeftAlone(reader.address()?),
+        schema::BOUND => Item::Bound(reader.address()?),
         _ => return None,
     };
     reader.octets.is_empty().then_some(item)

@@ -46,6 +46,8 @@ pub enum Item {
     LeftAlone(IpAddr),
     /// A prefix whose other addresses are dropped.
     ServiceCidr(IpNet),
+    /// An address that the node has only so that IPVS sees what goes there: its other ports are rejected.
+    Bound(IpAddr),
 }
 
 /// What a map has for a key.
@@ -86,6 +88,8 @@ pub enum Masqueraded {
     Always,
     UnlessPod,
     OnlyNode,
+    /// Told apart from flows that are none of ours only where IPVS forwards.
+    OnlyHairpin,
 }
 
 /// What happens to flows: frontends of one class share a chain.
@@ -95,6 +99,8 @@ pub enum Class {
     Reject,
     /// Dropped.
     Drop,
+    /// Left to IPVS.
+    Leave,
     /// To one of the first `count` slots; for `affinity_seconds` the client keeps it.
     #[expect(missing_docs, reason = "the variant says it")]
     Pick {
@@ -119,6 +125,7 @@ impl Class {
         match self {
             Self::Reject => 1 << COUNT_BITS,
             Self::Drop => 2 << COUNT_BITS,
+            Self::Leave => 3 << COUNT_BITS,
             Self::Pick {
                 count,
                 affinity_seconds,
@@ -132,6 +139,7 @@ impl Class {
         match (high, count) {
             (1, 0) => Some(Self::Reject),
             (2, 0) => Some(Self::Drop),
+            (3, 0) => Some(Self::Leave),
             (_, 0) => None,
             _ => Some(Self::Pick {
                 count,
@@ -147,7 +155,11 @@ impl Class {
             affinity_seconds,
         } = self
         else {
-            return (self == Self::Reject).then(|| UNREACHABLE_CHAIN.to_owned());
+            return match self {
+                Self::Reject => Some(UNREACHABLE_CHAIN.to_owned()),
+                Self::Leave => Some(LEAVE_CHAIN.to_owned()),
+                _ => None,
+            };
         };
         let side = match side {
             Side::All => "",
@@ -161,6 +173,9 @@ impl Class {
 
     /// The class of the chain of this name.
     pub fn from_chain(name: &str) -> Option<(Side, Self)> {
+        if name == LEAVE_CHAIN {
+            return Some((Side::All, Self::Leave));
+        }
         let (side, rest) = match name.strip_prefix("outside-") {
             None => (Side::All, name),
             Some(rest) => (Side::Outside, rest),
@@ -223,7 +238,9 @@ impl Item {
             | Self::Masquerade(_, key)
             | Self::Guarded(key)
             | Self::Source(key, _) => IpFamily::of(key.address),
-            Self::ClusterIp(address) | Self::LeftAlone(address) => IpFamily::of(*address),
+            Self::ClusterIp(address) | Self::LeftAlone(address) | Self::Bound(address) => {
+                IpFamily::of(*address)
+            }
             Self::PodNetwork(network) | Self::ServiceCidr(network) => family_of(*network),
         }
     }
@@ -254,6 +271,8 @@ pub const MOST_ENDPOINTS: u32 = (1 << COUNT_BITS) - 1;
 pub const LONGEST_AFFINITY_SECONDS: u32 = (1 << (32 - COUNT_BITS)) - 2;
 /// The chain that rejects.
 pub(crate) const UNREACHABLE_CHAIN: &str = "unreachable";
+/// The chain that leaves packets to IPVS.
+pub(crate) const LEAVE_CHAIN: &str = "ipvs";
 const COUNT_BITS: u32 = 15;
 const OUTSIDE_FIRST_SLOT: u32 = 1 << 20;
 
@@ -302,7 +321,7 @@ mod tests {
         ] {
             assert_eq!(Class::from_chain(name), None, "{name}");
         }
-        for number in [0, 3 << 15] {
+        for number in [0, 4 << 15] {
             assert_eq!(Class::from_number(number), None, "{number}");
         }
     }

@@ -15,7 +15,7 @@ use proxy_table::{
 };
 
 use super::walk::End;
-use super::{Item, Mirror, Program};
+use super::{Forwarder, Item, Mirror, Program};
 
 /// What matters of a program: chains of classes may be left over.
 fn in_use(program: &Program, of: &Program) -> Program {
@@ -68,7 +68,7 @@ proptest! {
         if let Some(change) = held.diff(&Program::compile(&table)) {
             held.apply(&change);
         }
-        let mut mirror = Mirror::new(&table, &held);
+        let mut mirror = Mirror::new(&table, &held, &Forwarder::Rules);
         for steps in scene.steps.chunks(together) {
             let steps = steps.iter();
             let changes: Vec<_> = steps.map(|step| table.update(&step.key, step.part(&scene.context))).collect();

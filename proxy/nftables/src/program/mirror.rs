@@ -1,6 +1,7 @@
 //! What an incremental change has to know of what the kernel holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::address::IpFamily;
@@ -9,22 +10,31 @@ use proxy_table::{Endpoint, ForwardingTable, Frontend, FrontendKey, TableChange}
 
 use crate::program::item::{Class, Item, Key, Side, Value};
 use crate::program::{
-    ChainChange, Change, Program, at_address, at_node, compile, effective, rules,
+    ChainChange, Change, Forwarder, Program, at_address, at_node, compile, effective, rules,
 };
 
 /// The little that has to be remembered so that a change costs what changed: how many frontends share an endpoint, and
 /// which classes have their chain. Everything else follows from the frontends before and after.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Mirror {
+    forwarder: Forwarder,
     hairpins: HashMap<(Endpoint, Protocol), u32>,
+    /// How many frontends share an address that the node has only for them.
+    bound: HashMap<IpAddr, u32>,
     classes: HashSet<(IpFamily, Side, Class)>,
 }
 
 impl Mirror {
     /// The mirror of a kernel that held `held` and was brought to `table`.
-    pub fn new(table: &ForwardingTable, held: &Program) -> Self {
-        let mut mirror = Self::default();
+    pub fn new(table: &ForwardingTable, held: &Program, forwarder: &Forwarder) -> Self {
+        let mut mirror = Self {
+            forwarder: forwarder.clone(),
+            ..Self::default()
+        };
         for (key, frontend) in effective(table) {
+            if let Some(address) = compile::bound(key, frontend, forwarder) {
+                *mirror.bound.entry(address).or_default() += 1;
+            }
             for endpoint in compile::hairpins(frontend) {
                 *mirror.hairpins.entry((endpoint, key.protocol)).or_default() += 1;
             }
@@ -47,6 +57,7 @@ impl Mirror {
         let before = Before::new(changes);
         let mut change = Change::default();
         let mut hairpins: BTreeMap<(Endpoint, Protocol), i64> = BTreeMap::new();
+        let mut bound: BTreeMap<IpAddr, i64> = BTreeMap::new();
         for key in before.keys(table) {
             let old = before.effective(table, key);
             let new = after(table, key);
@@ -56,7 +67,7 @@ impl Mirror {
             let elements = |frontend: Option<&Arc<Frontend>>| {
                 let mut elements = BTreeMap::new();
                 if let Some(frontend) = frontend {
-                    compile::frontend_elements(key, frontend, |item, value| {
+                    compile::frontend_elements(key, frontend, &self.forwarder, |item, value| {
                         elements.insert(item, value);
                     });
                 }
@@ -85,10 +96,27 @@ impl Mirror {
                 {
                     *hairpins.entry((endpoint, key.protocol)).or_default() += count;
                 }
+                let address =
+                    frontend.and_then(|frontend| compile::bound(key, frontend, &self.forwarder));
+                if let Some(address) = address {
+                    *bound.entry(address).or_default() += count;
+                }
             }
         }
         for ((endpoint, protocol), count) in hairpins {
-            self.count(endpoint, protocol, count, &mut change);
+            let item = Item::Hairpin(endpoint, protocol);
+            let held = self.hairpins.entry((endpoint, protocol)).or_default();
+            count_users(held, count, item, &mut change);
+            if *held == 0 {
+                self.hairpins.remove(&(endpoint, protocol));
+            }
+        }
+        for (address, count) in bound {
+            let held = self.bound.entry(address).or_default();
+            count_users(held, count, Item::Bound(address), &mut change);
+            if *held == 0 {
+                self.bound.remove(&address);
+            }
         }
         before.cluster_ips(table, &mut change);
         (!change.is_empty()).then_some(change)
@@ -111,26 +139,59 @@ impl Mirror {
             .added
             .push((Item::Class(family, side, class), Value::Member));
     }
+}
 
-    fn count(&mut self, endpoint: Endpoint, protocol: Protocol, count: i64, change: &mut Change) {
-        let held = self.hairpins.remove(&(endpoint, protocol)).unwrap_or(0);
-        let now = u32::try_from(i64::from(held) + count).unwrap_or(0);
-        if now > 0 {
-            self.hairpins.insert((endpoint, protocol), now);
-        }
-        let item = (Item::Hairpin(endpoint, protocol), Value::Member);
-        match (held, now) {
-            (0, 1..) => change.added.push(item),
-            (1.., 0) => change.removed.push(item),
-            _ => {}
-        }
+/// Adds `count` frontends to those that share an element: it comes with the first and goes with the last.
+fn count_users(held: &mut u32, count: i64, item: Item, change: &mut Change) {
+    let now = u32::try_from(i64::from(*held) + count).unwrap_or(0);
+    match (std::mem::replace(held, now), now) {
+        (0, 1..) => change.added.push((item, Value::Member)),
+        (1.., 0) => change.removed.push((item, Value::Member)),
+        _ => {}
     }
+}
+
+/// A place where another frontend became effective.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ChangedFrontend<'a> {
+    /// Where it is reached.
+    pub key: Key,
+    /// What it was; none if it came.
+    pub before: Option<&'a Frontend>,
+    /// What it is in the table now; none if it went.
+    pub after: Option<&'a Frontend>,
+}
+
+/// Where the changes, in their order, made another frontend effective.
+pub fn changed_frontends<'a>(
+    table: &'a ForwardingTable,
+    changes: &'a [TableChange],
+) -> Vec<ChangedFrontend<'a>> {
+    let at = |key: FrontendKey| table.frontend(&key).map(|(_, frontend)| &**frontend);
+    let addresses = &table.context().node_port_addresses;
+    let before = Before::new(changes);
+    let former = |key: FrontendKey| match before.frontends.get(&key) {
+        Some(before) => before.map(|frontend| &**frontend),
+        None => at(key),
+    };
+    let keys = before.keys(table).into_iter();
+    keys.filter_map(|key| {
+        let node_port = addresses.contains(&key.address).then(|| at_node(key));
+        let old = former(at_address(key)).or_else(|| former(node_port?));
+        let new = at(at_address(key)).or_else(|| at(node_port?));
+        (old != new).then_some(ChangedFrontend {
+            key,
+            before: old,
+            after: new,
+        })
+    })
+    .collect()
 }
 
 /// What the frontends were that changed.
 struct Before<'a> {
     frontends: BTreeMap<FrontendKey, Option<&'a Arc<Frontend>>>,
-    cluster_ips: BTreeMap<std::net::IpAddr, Option<proxy_table::UndefinedPort>>,
+    cluster_ips: BTreeMap<IpAddr, Option<proxy_table::UndefinedPort>>,
 }
 
 impl<'a> Before<'a> {

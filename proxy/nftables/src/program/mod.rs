@@ -11,21 +11,38 @@ pub(crate) mod schema;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::address::IpFamily;
 use proxy_table::{ForwardingTable, FrontendKey, Place, PodDetection};
 
+pub use compile::{LeftFlows, left_to_ipvs};
 pub use item::{
     Class, EndpointName, Item, Key, LONGEST_AFFINITY_SECONDS, MOST_ENDPOINTS, Masqueraded, Side,
     Slot, Value,
 };
-pub use mirror::Mirror;
+pub use mirror::{ChangedFrontend, Mirror, changed_frontends};
+pub use walk::Choice;
 
 use crate::kernel::steps::Step;
 use crate::netlink::expression::Expression;
 
 /// The steps of a rule.
 pub type Rule = Vec<Expression>;
+
+/// Who sends the flows to their endpoints.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Forwarder {
+    /// The rules.
+    #[default]
+    Rules,
+    /// IPVS, behind the rules: these decide what is rejected, dropped and masqueraded, and [`left_to_ipvs`] what remains.
+    Ipvs {
+        /// The addresses that the node has of its own, whatever Services say: other ports of them are left alone.
+        own: Arc<BTreeSet<IpAddr>>,
+    },
+}
 
 /// The content of our tables.
 ///
@@ -87,14 +104,21 @@ impl Change {
 impl Program {
     /// Translates a table. Total: every table has a program.
     pub fn compile(table: &ForwardingTable) -> Self {
+        Self::compile_for(table, &Forwarder::Rules)
+    }
+
+    /// Translates a table whose flows somebody forwards.
+    pub fn compile_for(table: &ForwardingTable, forwarder: &Forwarder) -> Self {
         let mut program = Self::default();
         let context = table.context();
         for family in FAMILIES {
             program.tables.insert(family);
-            for (name, _, rules) in rules::base_chains(family, &context.pods) {
+            for (name, _, rules) in rules::base_chains(family, &context.pods, forwarder) {
                 program.chains.insert((family, name.to_owned()), rules);
             }
-            for class in [Class::Reject, Class::Drop] {
+            let classes = [Class::Reject, Class::Drop, Class::Leave];
+            let by_ipvs = matches!(forwarder, Forwarder::Ipvs { .. });
+            for class in classes.into_iter().take(if by_ipvs { 3 } else { 2 }) {
                 for side in [Side::All, Side::Outside] {
                     program
                         .elements
@@ -127,7 +151,10 @@ impl Program {
             }
             let elements = &mut program.elements;
             let mut classes = Vec::new();
-            compile::frontend_elements(key, frontend, |item, value| {
+            if let Some(address) = compile::bound(key, frontend, forwarder) {
+                elements.insert(Item::Bound(address), Value::Member);
+            }
+            compile::frontend_elements(key, frontend, forwarder, |item, value| {
                 if let (Item::Frontend(side, _), Value::Class(class)) = (item, value) {
                     classes.push((side, class));
                 }
@@ -214,7 +241,7 @@ impl Program {
 }
 
 /// All frontends where they are reached: one of an address goes before a NodePort on it.
-fn effective(table: &ForwardingTable) -> impl Iterator<Item = (Key, &proxy_table::Frontend)> {
+pub fn effective(table: &ForwardingTable) -> impl Iterator<Item = (Key, &proxy_table::Frontend)> {
     let addresses = &table.context().node_port_addresses;
     table.frontends().flat_map(move |(key, _, frontend)| {
         let is_node_port = matches!(key.place, Place::Node(_));

@@ -5,21 +5,23 @@ use proxy_table::PodDetection;
 
 use crate::netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
 use crate::netlink::message::Hook;
-use crate::program::Rule;
-use crate::program::item::{Class, Side, UNREACHABLE_CHAIN};
+use crate::program::item::{Class, LEAVE_CHAIN, Side, UNREACHABLE_CHAIN};
 use crate::program::schema::{
-    AFFINITY, AFFINITY_ENDPOINTS, AFFINITY_SLOTS, CLASSES, CLUSTER_IPS, ENDPOINTS, FRONTENDS,
-    GUARDED, HAIRPINS, LEFT_ALONE, MASQUERADE_ALWAYS, MASQUERADE_NODE, MASQUERADE_UNLESS_POD,
-    OUTSIDE_CLASSES, OUTSIDE_FRONTENDS, POD_NETWORKS, SERVICE_CIDRS, SOURCES, address_length,
-    family_number,
+    AFFINITY, AFFINITY_ENDPOINTS, AFFINITY_SLOTS, BOUND, CLASSES, CLUSTER_IPS, ENDPOINTS,
+    FRONTENDS, GUARDED, HAIRPINS, LEFT_ALONE, MASQUERADE_ALWAYS, MASQUERADE_HAIRPIN,
+    MASQUERADE_NODE, MASQUERADE_UNLESS_POD, OUTSIDE_CLASSES, OUTSIDE_FRONTENDS, POD_NETWORKS,
+    SERVICE_CIDRS, SOURCES, address_length, family_number,
 };
+use crate::program::{Forwarder, Rule};
 
 /// The chains that every table has, with their rules; those with a hook are entered by packets.
 pub(crate) fn base_chains(
     family: IpFamily,
     pods: &PodDetection,
+    forwarder: &Forwarder,
 ) -> Vec<(&'static str, Option<Hook>, Vec<Rule>)> {
     let rules = Rules { family, pods };
+    let by_ipvs = matches!(forwarder, Forwarder::Ipvs { .. });
     let hook = |kind, number, priority| {
         Some(Hook {
             kind,
@@ -27,9 +29,9 @@ pub(crate) fn base_chains(
             priority,
         })
     };
-    vec![
+    let mut chains = vec![
         (UNREACHABLE_CHAIN, None, rules.unreachable()),
-        ("services", None, rules.services()),
+        ("services", None, rules.services(by_ipvs)),
         ("sources", None, rules.sources()),
         ("out-of-window", None, rules.out_of_window()),
         (
@@ -41,7 +43,11 @@ pub(crate) fn base_chains(
         (
             POSTROUTING,
             hook("nat", POST_ROUTING, 100),
-            rules.postrouting(),
+            if by_ipvs {
+                rules.postrouting_of_ipvs()
+            } else {
+                rules.postrouting()
+            },
         ),
         (
             "filter-prerouting",
@@ -53,12 +59,16 @@ pub(crate) fn base_chains(
             hook("filter", LOCAL_OUT, -110),
             rules.filter(),
         ),
-    ]
+    ];
+    if by_ipvs {
+        chains.push((LEAVE_CHAIN, None, Rules::leave()));
+    }
+    chains
 }
 
 /// The hook of a base chain, if the chain has one.
 pub(crate) fn hook_of(chain: &str) -> Option<Hook> {
-    let chains = base_chains(IpFamily::V4, &PodDetection::None);
+    let chains = base_chains(IpFamily::V4, &PodDetection::None, &Forwarder::Rules);
     chains
         .into_iter()
         .find(|(name, ..)| *name == chain)
@@ -74,6 +84,7 @@ pub(crate) fn class_chain(family: IpFamily, side: Side, class: Class) -> Vec<Rul
     match class {
         Class::Drop => Vec::new(),
         Class::Reject => rules.unreachable(),
+        Class::Leave => Rules::leave(),
         Class::Pick {
             count,
             affinity_seconds: None,
@@ -271,6 +282,11 @@ impl Rules<'_> {
         ]
     }
 
+    /// Nothing more, in this hook: IPVS sees packets behind it.
+    fn leave() -> Vec<Rule> {
+        vec![Self::clear_priority()]
+    }
+
     fn unreachable(&self) -> Vec<Rule> {
         let code = match self.family {
             IpFamily::V4 => 3,
@@ -366,7 +382,7 @@ impl Rules<'_> {
         ]
     }
 
-    fn services(&self) -> Vec<Rule> {
+    fn services(&self, by_ipvs: bool) -> Vec<Rule> {
         let undefined = |set, verdict| {
             [
                 self.member(&[Field::Destination], set, false),
@@ -374,16 +390,24 @@ impl Rules<'_> {
             ]
             .concat()
         };
-        vec![
+        let unreachable = || RuleVerdict::Goto(UNREACHABLE_CHAIN.to_owned());
+        let mut rules = vec![
             [
                 self.priority_from(&FRONTEND, FRONTENDS),
                 Self::to_class(CLASSES),
             ]
             .concat(),
-            undefined(CLUSTER_IPS, RuleVerdict::Goto(UNREACHABLE_CHAIN.to_owned())),
+            undefined(CLUSTER_IPS, unreachable()),
             undefined(LEFT_ALONE, RuleVerdict::Return),
             undefined(SERVICE_CIDRS, RuleVerdict::Drop),
-        ]
+        ];
+        if by_ipvs {
+            // Echo requests are answered.
+            rules.extend(PROTOCOLS.map(|protocol| {
+                [Self::is_protocol(protocol), undefined(BOUND, unreachable())].concat()
+            }));
+        }
+        rules
     }
 
     fn sources(&self) -> Vec<Rule> {
@@ -420,6 +444,20 @@ impl Rules<'_> {
         vec![Self::jump("sources"), Self::jump("services")]
     }
 
+    fn is_protocol(protocol: u8) -> Rule {
+        vec![
+            Expression::MetaLoad {
+                to: FIRST,
+                key: MetaKey::TransportProtocol,
+            },
+            Expression::Compare {
+                register: FIRST,
+                equal: true,
+                value: vec![protocol],
+            },
+        ]
+    }
+
     fn postrouting(&self) -> Vec<Rule> {
         let not_translated = vec![
             Expression::CtLoad {
@@ -437,6 +475,36 @@ impl Rules<'_> {
             },
             Expression::Verdict(RuleVerdict::Return),
         ];
+        let mut rules = vec![not_translated];
+        rules.extend(self.masquerade_frontends());
+        rules.push([self.member(&ITSELF, HAIRPINS, false), Self::masquerade()].concat());
+        rules
+    }
+
+    /// What IPVS translates has no mark of it in conntrack: only the original destination tells.
+    fn postrouting_of_ipvs(&self) -> Vec<Rule> {
+        let mut rules = self.masquerade_frontends();
+        for protocol in PROTOCOLS {
+            for set in [MASQUERADE_UNLESS_POD, MASQUERADE_NODE, MASQUERADE_HAIRPIN] {
+                rules.push(
+                    [
+                        Self::is_protocol(protocol),
+                        self.member(&ORIGINAL, set, false),
+                        self.member(&ITSELF, HAIRPINS, false),
+                        Self::masquerade(),
+                    ]
+                    .concat(),
+                );
+            }
+        }
+        rules
+    }
+
+    fn masquerade() -> Rule {
+        vec![Expression::MasqueradeFullyRandom]
+    }
+
+    fn masquerade_frontends(&self) -> Vec<Rule> {
         let of_node = vec![
             Expression::MetaLoad {
                 to: FIRST,
@@ -448,35 +516,22 @@ impl Rules<'_> {
                 value: vec![0; 4],
             },
         ];
-        let masquerade = || vec![Expression::MasqueradeFullyRandom];
-        let mut rules = vec![not_translated];
-        for protocol in [6, 17, 132] {
+        let mut rules = Vec::new();
+        for protocol in PROTOCOLS {
             // `nft` knows what the original port is only where the protocol is known.
             let frontend = |set| {
-                let protocol = vec![
-                    Expression::MetaLoad {
-                        to: FIRST,
-                        key: MetaKey::TransportProtocol,
-                    },
-                    Expression::Compare {
-                        register: FIRST,
-                        equal: true,
-                        value: vec![protocol],
-                    },
-                ];
-                let original = [
-                    Field::OriginalDestination,
-                    Field::Protocol,
-                    Field::OriginalPort,
-                ];
-                [protocol, self.member(&original, set, false)].concat()
+                [
+                    Self::is_protocol(protocol),
+                    self.member(&ORIGINAL, set, false),
+                ]
+                .concat()
             };
-            rules.push([frontend(MASQUERADE_ALWAYS), masquerade()].concat());
+            rules.push([frontend(MASQUERADE_ALWAYS), Self::masquerade()].concat());
             rules.push(
                 [
                     frontend(MASQUERADE_UNLESS_POD),
                     self.unless_pod(),
-                    masquerade(),
+                    Self::masquerade(),
                 ]
                 .concat(),
             );
@@ -485,18 +540,11 @@ impl Rules<'_> {
                     of_node.clone(),
                     frontend(MASQUERADE_NODE),
                     self.unless_pod(),
-                    masquerade(),
+                    Self::masquerade(),
                 ]
                 .concat(),
             );
         }
-        let itself = [
-            Field::Source,
-            Field::Destination,
-            Field::Protocol,
-            Field::DestinationPort,
-        ];
-        rules.push([self.member(&itself, HAIRPINS, false), masquerade()].concat());
         rules
     }
 
@@ -535,6 +583,19 @@ impl Rules<'_> {
     }
 }
 
+const ORIGINAL: [Field; 3] = [
+    Field::OriginalDestination,
+    Field::Protocol,
+    Field::OriginalPort,
+];
+const ITSELF: [Field; 4] = [
+    Field::Source,
+    Field::Destination,
+    Field::Protocol,
+    Field::DestinationPort,
+];
+/// TCP, UDP and SCTP.
+const PROTOCOLS: [u8; 3] = [6, 17, 132];
 const FRONTEND: [Field; 3] = [Field::Destination, Field::Protocol, Field::DestinationPort];
 const FIRST: Register = Register(0);
 pub(crate) const PREROUTING: &str = "prerouting";

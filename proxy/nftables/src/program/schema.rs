@@ -17,18 +17,21 @@ pub(crate) const AFFINITY: &str = "affinity";
 pub(crate) const MASQUERADE_ALWAYS: &str = "masquerade-always";
 pub(crate) const MASQUERADE_UNLESS_POD: &str = "masquerade-unless-pod";
 pub(crate) const MASQUERADE_NODE: &str = "masquerade-node";
+pub(crate) const MASQUERADE_HAIRPIN: &str = "masquerade-hairpin";
 pub(crate) const HAIRPINS: &str = "hairpins";
 pub(crate) const GUARDED: &str = "guarded";
 pub(crate) const SOURCES: &str = "sources";
 pub(crate) const CLUSTER_IPS: &str = "cluster-ips";
 pub(crate) const LEFT_ALONE: &str = "left-alone";
 pub(crate) const SERVICE_CIDRS: &str = "service-cidrs";
+/// Addresses that the node has only for Services; empty unless IPVS forwards.
+pub(crate) const BOUND: &str = "bound";
 pub(crate) const POD_NETWORKS: &str = "pods";
 pub(crate) const CLASSES: &str = "classes";
 pub(crate) const OUTSIDE_CLASSES: &str = "outside-classes";
 
 /// The names of all sets and maps.
-pub(crate) const SETS: [&str; 18] = [
+pub(crate) const SETS: [&str; 20] = [
     FRONTENDS,
     OUTSIDE_FRONTENDS,
     ENDPOINTS,
@@ -38,12 +41,14 @@ pub(crate) const SETS: [&str; 18] = [
     MASQUERADE_ALWAYS,
     MASQUERADE_UNLESS_POD,
     MASQUERADE_NODE,
+    MASQUERADE_HAIRPIN,
     HAIRPINS,
     GUARDED,
     SOURCES,
     CLUSTER_IPS,
     LEFT_ALONE,
     SERVICE_CIDRS,
+    BOUND,
     POD_NETWORKS,
     CLASSES,
     OUTSIDE_CLASSES,
@@ -89,7 +94,9 @@ pub(crate) fn set_shape(name: &'static str, family: IpFamily) -> SetShape {
             &[address_type, INET_PROTO, INET_SERVICE, address_type],
             2 * address + 8,
         ),
-        CLUSTER_IPS | LEFT_ALONE | SERVICE_CIDRS | POD_NETWORKS => (&[address_type], address),
+        CLUSTER_IPS | LEFT_ALONE | BOUND | SERVICE_CIDRS | POD_NETWORKS => {
+            (&[address_type], address)
+        }
         CLASSES | OUTSIDE_CLASSES => (&[CLASSID], 4),
         _ => (&[address_type, INET_PROTO, INET_SERVICE], address + 8),
     };
@@ -187,7 +194,7 @@ pub(crate) fn set_remarks(name: &str, family: IpFamily) -> Vec<u8> {
         ]
         .concat(),
         CLASSES | OUTSIDE_CLASSES => [&*key_order(1), DATA_NO_ORDER, DATA_NO_INTERVAL].concat(),
-        CLUSTER_IPS | LEFT_ALONE | SERVICE_CIDRS | POD_NETWORKS => key_order(2),
+        CLUSTER_IPS | LEFT_ALONE | BOUND | SERVICE_CIDRS | POD_NETWORKS => key_order(2),
         _ => [&*key_order(0), CONCATENATED_KEY].concat(),
     }
 }

@@ -12,13 +12,27 @@ use crate::netlink::message::ElementData;
 use crate::program::item::{Item, Value};
 use crate::program::{Program, encode, rules, schema};
 
+/// What somebody behind the rules may send a flow to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Choice {
+    /// The endpoints to choose from; the flow is rejected if there are none.
+    pub endpoints: Vec<Endpoint>,
+    /// Seconds for which the client keeps its endpoint.
+    pub affinity_seconds: Option<NonZeroU32>,
+}
+
 impl Program {
     /// What becomes of a flow, whatever is drawn by lot.
     pub fn walk(&self, flow: &Flow) -> Verdict {
+        self.walk_with(flow, &|_| None)
+    }
+
+    /// What becomes of a flow where somebody stands behind the rules who may send on what they leave alone.
+    pub fn walk_with(&self, flow: &Flow, behind: &dyn Fn(&Flow) -> Option<Choice>) -> Verdict {
         let mut destinations = BTreeSet::new();
         let mut draw = 0;
         loop {
-            let (end, lots) = self.send(flow, draw, &mut HashMap::new());
+            let (end, lots) = self.send_with(flow, draw, &mut HashMap::new(), behind);
             let affinity_seconds = match end {
                 End::Delivered(destination, seconds) => {
                     destinations.insert(destination);
@@ -39,12 +53,23 @@ impl Program {
         }
     }
 
-    /// One packet, the lot that it draws, and what the map of clients has before and after; with how many lots there are.
+    /// One packet where nobody stands behind the rules, the lot that it draws, and what the map of clients has before and after; with how many lots there are.
+    #[cfg(test)]
     pub(crate) fn send(
         &self,
         flow: &Flow,
         draw: u32,
         clients: &mut HashMap<Vec<u8>, Vec<u8>>,
+    ) -> (End, u32) {
+        self.send_with(flow, draw, clients, &|_| None)
+    }
+
+    fn send_with(
+        &self,
+        flow: &Flow,
+        draw: u32,
+        clients: &mut HashMap<Vec<u8>, Vec<u8>>,
+        behind: &dyn Fn(&Flow) -> Option<Choice>,
     ) -> (End, u32) {
         let mut walk = Walk {
             program: self,
@@ -59,7 +84,7 @@ impl Program {
             draw,
             lots: 1,
         };
-        let end = walk.path();
+        let end = walk.path(behind);
         (end, walk.lots)
     }
 }
@@ -103,17 +128,37 @@ struct Walk<'a> {
 type Registers = [u8; 64];
 
 impl Walk<'_> {
-    fn path(&mut self) -> End {
+    fn path(&mut self, behind: &dyn Fn(&Flow) -> Option<Choice>) -> End {
         let (filter, nat) = match self.flow.arrival {
             Arrival::Node => ("filter-output", rules::OUTPUT),
             Arrival::Interface(_) => ("filter-prerouting", rules::PREROUTING),
         };
-        for chain in [filter, nat, rules::POSTROUTING] {
+        for chain in [filter, nat] {
             if let Next::End(end) = self.chain(chain) {
                 return end;
             }
         }
-        if !self.translated {
+        let mut sent_on = false;
+        if !self.translated
+            && let Some(choice) = behind(self.flow)
+        {
+            let count = u32::try_from(choice.endpoints.len()).unwrap_or(u32::MAX);
+            self.lots = self.lots.max(count);
+            let drawn = self.draw.checked_rem(count).unwrap_or(0);
+            let Some(endpoint) = usize::try_from(drawn)
+                .ok()
+                .and_then(|drawn| choice.endpoints.get(drawn))
+            else {
+                return End::Rejected;
+            };
+            self.destination = (endpoint.address, endpoint.port);
+            self.kept_seconds = choice.affinity_seconds;
+            sent_on = true;
+        }
+        if let Next::End(end) = self.chain(rules::POSTROUTING) {
+            return end;
+        }
+        if !self.translated && !sent_on {
             return End::Untouched;
         }
         let (address, port) = self.destination;
