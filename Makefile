@@ -95,7 +95,7 @@ simulate: prerequisites ## Many stories of speakers on a simulated LAN, with eve
 
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
-	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --lib --bins --tests -- --ignored --test-threads 1
+	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --exclude proxy-ipvs --lib --bins --tests -- --ignored --test-threads 1
 
 # Builds outside; runs each test program in one of Debian's kernels.
 cargo_in_kernel = $(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/tools/in-kernel", "$(1)"]'
@@ -106,7 +106,7 @@ test-kernels: $(KERNELS:%=test-kernel-%) ## Data planes in Debian's kernels, und
 
 .PHONY: test-kernel-%
 test-kernel-%: prerequisites
-	$(TIMED) 'Data planes in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p proxy-nftables --test kernel -- --ignored --test-threads 1
+	$(TIMED) 'Data planes in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p proxy-nftables -p proxy-ipvs --test kernel -- --ignored --test-threads 1
 
 .PHONY: test-main
 test-main: build lab ## The main job, end to end: every frontend of 20 Services answers

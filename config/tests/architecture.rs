@@ -12,7 +12,10 @@ const PURE: [&str; 4] = [
     "speaker/announcer",
 ];
 /// Packages that are pure but for these modules.
-const PURE_BUT: [(&str, &[&str]); 1] = [("proxy/nftables", &["kernel.rs", "kernel"])];
+const PURE_BUT: [(&str, &[&str]); 2] = [
+    ("proxy/ipvs", &["kernel.rs", "kernel"]),
+    ("proxy/nftables", &["kernel.rs", "kernel"]),
+];
 
 const IMPURE_CRATES: [&str; 8] = [
     "async-std",
@@ -37,12 +40,13 @@ const IMPURE_WORDS: [&str; 9] = [
 ];
 
 /// What each package of ours may depend on of ours, by manifest folder; the end-to-end tests link none.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("config", &[]),
     ("config/runtime", &["config"]),
     ("controller/allocator", &["config"]),
     ("proxy/table", &["config"]),
     ("speaker/announcer", &["config"]),
+    ("proxy/ipvs", &["config", "proxy-nftables", "proxy-table"]),
     ("proxy/nftables", &["config", "proxy-table"]),
     (
         "controller",
@@ -54,7 +58,13 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ),
     (
         "proxy",
-        &["config", "config-runtime", "proxy-table", "proxy-nftables"],
+        &[
+            "config",
+            "config-runtime",
+            "proxy-table",
+            "proxy-ipvs",
+            "proxy-nftables",
+        ],
     ),
     (
         "cli",

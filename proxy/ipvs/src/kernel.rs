@@ -1,0 +1,319 @@
+//! The only IO: IPVS by generic netlink, routes and the interface by rtnetlink, switches by `/proc/sys`.
+
+mod settings;
+mod socket;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use config::address::IpFamily;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use nix::errno::Errno;
+use proxy_nftables::Key;
+use proxy_table::Endpoint;
+
+use crate::message::{self, Link, Request, ToIpvs, Told, Verb};
+use crate::program::{Command, Program, Server};
+use settings::Before;
+pub use settings::SettingError;
+use socket::Socket;
+pub use socket::SocketError;
+
+/// IPVS and the routes of this network namespace. All calls block, for as long as the kernel works on them.
+#[derive(Debug)]
+pub struct Kernel {
+    ipvs: Socket,
+    to_ipvs: ToIpvs,
+    routes: Socket,
+    /// Our interface, if it was seen.
+    link: Option<u32>,
+}
+
+/// Why the kernel does not hold what it should. After any of these it has to be read again.
+#[expect(missing_docs, reason = "the messages say it")]
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("the kernel has no IPVS: load the module ip_vs, or choose another --dataplane")]
+    NoIpvs(#[source] SocketError),
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    #[error("interface {LINK} is no dummy interface: remove it")]
+    ForeignLink,
+    #[error("interface {LINK} is gone")]
+    NoLink,
+    #[error(transparent)]
+    Rules(#[from] proxy_nftables::KernelError),
+}
+
+/// After how much silence connections are forgotten; none for those that stay as they are.
+#[expect(missing_docs, reason = "the names say it")]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Timeouts {
+    pub tcp: Option<Duration>,
+    pub tcp_fin: Option<Duration>,
+    pub udp: Option<Duration>,
+}
+
+impl Kernel {
+    /// Opens sockets to the kernel; nothing is changed, but the module of IPVS may be loaded.
+    ///
+    /// # Errors
+    /// If the kernel has none.
+    pub fn open() -> Result<Self, KernelError> {
+        let mut ipvs = Socket::open(NETLINK_GENERIC)?;
+        let answer = ipvs.get(message::get_family());
+        let answer = answer.map_err(KernelError::NoIpvs)?;
+        let family = message::read_family(&answer);
+        let silence = || SocketError::Silence {
+            what: "find IPVS in the kernel".to_owned(),
+        };
+        Ok(Self {
+            ipvs,
+            to_ipvs: ToIpvs(family.ok_or_else(silence)?),
+            routes: Socket::open(NETLINK_ROUTE)?,
+            link: None,
+        })
+    }
+
+    /// Makes the interface and sets the switches, whatever is there already.
+    ///
+    /// # Errors
+    /// If something is refused: without the switches, VIPs leak to the LAN and nothing is masqueraded.
+    pub fn prepare(&mut self, timeouts: Timeouts) -> Result<(), KernelError> {
+        let link = match self.find_link()? {
+            Some(link) => link,
+            None => {
+                let request = (message::new_link(LINK), &[Errno::EEXIST][..]);
+                self.routes.commit(vec![request])?;
+                self.find_link()?.ok_or(KernelError::NoLink)?
+            }
+        };
+        if !link.is_dummy {
+            return Err(KernelError::ForeignLink);
+        }
+        self.link = Some(link.index);
+        let mut before = settings::ensure(Path::new(SYSCTLS))?;
+        let found = self.ipvs.get(self.to_ipvs.get_timeouts())?;
+        let found = message::read_timeouts(&found).unwrap_or_default();
+        let names = ["tcp", "tcp_fin", "udp"].map(str::to_owned);
+        before.0.extend(names.into_iter().zip(found));
+        // What an earlier process of ours noted goes before what it left.
+        if Before::from_alias(&link.alias).is_none() {
+            let alias = message::set_alias(link.index, &before.to_alias());
+            self.routes.commit(vec![(alias, &[])])?;
+        }
+        // Without IPv6 in the kernel there is nothing to keep off.
+        let harmless = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
+        let bare = (message::set_no_address(link.index), &harmless[..]);
+        let mut requests = vec![bare];
+        if !link.is_up {
+            requests.push((message::set_up(link.index), &[]));
+        }
+        self.routes.commit(requests)?;
+        let seconds = |timeout: Option<Duration>| {
+            timeout.map_or(0, |timeout| {
+                u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)
+            })
+        };
+        let wanted = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(seconds);
+        if wanted != [0; 3] {
+            let set = self.to_ipvs.set_timeouts(wanted);
+            self.ipvs.commit(vec![(set, &[])])?;
+        }
+        Ok(())
+    }
+
+    /// Reads back what the kernel holds: our virtual servers and those of others, and the addresses at our interface.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn read(&mut self) -> Result<Program, KernelError> {
+        let mut program = Program::default();
+        for told in self.told()? {
+            let mut server = Server {
+                scheduler: told.scheduler.unwrap_or_default(),
+                persistence_seconds: told.persistence_seconds,
+                foreign: !told.ours || told.scheduler.is_none(),
+                ..Server::default()
+            };
+            self.each_endpoint(told.key, |endpoint, weight, _| {
+                server.endpoints.insert(endpoint, weight);
+            })?;
+            program.servers.insert(told.key, server);
+        }
+        let link = self.find_link()?;
+        if let Some(link) = link {
+            for family in [IpFamily::V4, IpFamily::V6] {
+                self.routes.dump(message::get_routes(family), |answer| {
+                    let route = message::read_route(answer, link.index);
+                    program.addresses.extend(route);
+                })?;
+            }
+        }
+        Ok(program)
+    }
+
+    /// The addresses that the node has at any interface; those of Services are none.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, KernelError> {
+        let mut own = BTreeSet::new();
+        self.routes.dump(message::get_addresses(), |answer| {
+            own.extend(message::read_interface_address(answer));
+        })?;
+        Ok(own)
+    }
+
+    /// Takes the steps in their order, up to the first that is refused.
+    ///
+    /// # Errors
+    /// If one is: the kernel holds something between then.
+    pub fn apply(&mut self, commands: &[Command]) -> Result<(), KernelError> {
+        let is_route = |command: &Command| {
+            matches!(
+                command,
+                Command::AddAddress(..) | Command::RemoveAddress(..)
+            )
+        };
+        for run in commands.chunk_by(|one, other| is_route(one) == is_route(other)) {
+            let requests = run.iter().map(|command| self.request(command));
+            let requests = requests.collect::<Result<_, _>>()?;
+            let of_routes = run.first().is_some_and(is_route);
+            let socket = if of_routes {
+                &mut self.routes
+            } else {
+                &mut self.ipvs
+            };
+            socket.commit(requests)?;
+        }
+        Ok(())
+    }
+
+    /// The endpoints of a server that nobody is sent to, with the connections that each has.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn drained(&mut self, key: Key) -> Result<Vec<(Endpoint, u32)>, KernelError> {
+        let mut drained = Vec::new();
+        self.each_endpoint(key, |endpoint, weight, connections| {
+            if weight == 0 {
+                drained.push((endpoint, connections));
+            }
+        })?;
+        Ok(drained)
+    }
+
+    /// Whether our interface is there and up; what cannot be looked at counts as that.
+    pub fn has_link(&mut self) -> bool {
+        let found = self.find_link();
+        found.map_or(true, |link| {
+            link.is_some_and(|link| link.is_up && Some(link.index) == self.link)
+        })
+    }
+
+    /// Removes everything of ours and puts the switches back; whether there was anything.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn remove() -> Result<bool, KernelError> {
+        let mut kernel = match Self::open() {
+            Ok(kernel) => kernel,
+            // Nothing of ours without it.
+            Err(KernelError::NoIpvs(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let ours = kernel.told()?.into_iter().filter(|told| told.ours);
+        let requests: Vec<(Request, &[Errno])> = ours
+            .map(|told| (kernel.to_ipvs.delete_server(told.key), &[Errno::ESRCH][..]))
+            .collect();
+        let mut found = !requests.is_empty();
+        kernel.ipvs.commit(requests)?;
+        if let Some(link) = kernel.find_link()?.filter(|link| link.is_dummy) {
+            found = true;
+            if let Some(before) = Before::from_alias(&link.alias) {
+                settings::put_back(Path::new(SYSCTLS), &before);
+                let names = ["tcp", "tcp_fin", "udp"];
+                let seconds = names.map(|name| before.0.get(name).copied().unwrap_or(0));
+                let set = kernel.to_ipvs.set_timeouts(seconds);
+                kernel.ipvs.commit(vec![(set, &[])])?;
+            }
+            let delete = message::delete_link(link.index);
+            kernel.routes.commit(vec![(delete, &[])])?;
+        }
+        Ok(found)
+    }
+
+    fn told(&mut self) -> Result<Vec<Told>, KernelError> {
+        let mut told = Vec::new();
+        self.ipvs.dump(self.to_ipvs.get_servers(), |answer| {
+            told.extend(message::read_server(answer));
+        })?;
+        Ok(told)
+    }
+
+    fn each_endpoint(
+        &mut self,
+        key: Key,
+        mut each: impl FnMut(Endpoint, u32, u32),
+    ) -> Result<(), KernelError> {
+        let family = IpFamily::of(key.address);
+        let read = self.ipvs.dump(self.to_ipvs.get_endpoints(key), |answer| {
+            if let Some((endpoint, weight, connections)) = message::read_endpoint(family, answer) {
+                each(endpoint, weight, connections);
+            }
+        });
+        match read {
+            // The server went meanwhile.
+            Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            read => Ok(read?),
+        }
+    }
+
+    fn find_link(&mut self) -> Result<Option<Link>, KernelError> {
+        match self.routes.get(message::get_link(LINK)) {
+            Ok(answer) => Ok(message::read_link(&answer)),
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The message for a step, and what the kernel may say to it without harm.
+    fn request(&self, command: &Command) -> Result<(Request, &'static [Errno]), KernelError> {
+        const GONE: &[Errno] = &[Errno::ESRCH, Errno::ENOENT];
+        let link = || self.link.ok_or(KernelError::NoLink);
+        let to = self.to_ipvs;
+        Ok(match *command {
+            Command::AddServer(key, scheduler, seconds) => {
+                (to.server(Verb::NewServer, key, scheduler, seconds), &[])
+            }
+            Command::SetServer(key, scheduler, seconds) => {
+                (to.server(Verb::SetServer, key, scheduler, seconds), &[])
+            }
+            Command::RemoveServer(key) => (to.delete_server(key), GONE),
+            Command::AddEndpoint(key, endpoint) => {
+                (to.endpoint(Verb::NewEndpoint, key, endpoint, 1), &[])
+            }
+            Command::SetWeight(key, endpoint, weight) => {
+                (to.endpoint(Verb::SetEndpoint, key, endpoint, weight), &[])
+            }
+            Command::RemoveEndpoint(key, endpoint) => {
+                (to.endpoint(Verb::DeleteEndpoint, key, endpoint, 0), GONE)
+            }
+            // Somebody gave the node this very address meanwhile.
+            Command::AddAddress(address, source) => (
+                message::new_route(address, source, link()?),
+                &[Errno::EEXIST],
+            ),
+            Command::RemoveAddress(address) => (message::delete_route(address, link()?), GONE),
+        })
+    }
+}
+
+/// The interface that the routes of VIPs and ClusterIPs are at.
+const LINK: &str = "foghorn0";
+const SYSCTLS: &str = "/proc/sys";

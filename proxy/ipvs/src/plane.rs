@@ -1,0 +1,130 @@
+//! The data plane as the proxy uses it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use config::scheduler::Scheduler;
+use proxy_nftables::{Forwarder, Nftables};
+use proxy_table::{ForwardingTable, TableChange};
+
+use crate::draining::Draining;
+use crate::kernel::{Kernel, KernelError, Timeouts};
+use crate::program::{Change, Command, Mirror, Program, Surroundings};
+
+/// What makes IPVS forward as the table says, behind rules of nf_tables.
+///
+/// After any error the next call has to be [`Self::settle`].
+#[derive(Debug)]
+pub struct Ipvs {
+    rules: Nftables,
+    kernel: Kernel,
+    scheduler: Scheduler,
+    timeouts: Timeouts,
+    mirror: Mirror,
+    draining: Draining,
+}
+
+impl Ipvs {
+    /// Opens IPVS and nf_tables of this network namespace; nothing is changed, but the module of IPVS may be loaded.
+    ///
+    /// # Errors
+    /// If the kernel has not both, or the process may not change them.
+    pub fn open(scheduler: Scheduler, timeouts: Timeouts) -> Result<Self, KernelError> {
+        Ok(Self {
+            rules: Nftables::open()?,
+            kernel: Kernel::open()?,
+            scheduler,
+            timeouts,
+            mirror: Mirror::default(),
+            draining: Draining::default(),
+        })
+    }
+
+    /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read or refuses the difference.
+    pub fn settle(&mut self, table: &ForwardingTable, now: Instant) -> Result<bool, KernelError> {
+        self.kernel.prepare(self.timeouts)?;
+        let own = Arc::new(self.kernel.own_addresses()?);
+        let surroundings = Surroundings {
+            own: Arc::clone(&own),
+            scheduler: self.scheduler,
+        };
+        let mut held = self.kernel.read()?;
+        let change = held.diff(&Program::compile(table, &surroundings));
+        self.kernel.apply(&change.before)?;
+        self.rules.forward_by(Forwarder::Ipvs { own });
+        let other_rules = self.rules.settle(table)?;
+        self.kernel.apply(&change.after)?;
+        for command in change.before.iter().chain(&change.after) {
+            held.apply(command);
+        }
+        let drained = held.drained().map(|(key, _)| key);
+        self.draining.handle_drained(drained, now);
+        self.mirror = Mirror::new(table, held, surroundings);
+        Ok(other_rules || !change.is_empty())
+    }
+
+    /// Sends the changes that made the table what it is; whether anything had to be sent.
+    ///
+    /// # Errors
+    /// If the kernel refuses them, or somebody else changed our rules.
+    pub fn update(
+        &mut self,
+        table: &ForwardingTable,
+        changes: &[TableChange],
+        now: Instant,
+    ) -> Result<bool, KernelError> {
+        let Change { before, after } = self.mirror.update(table, changes);
+        self.kernel.apply(&before)?;
+        let other_rules = self.rules.update(table, changes)?;
+        self.kernel.apply(&after)?;
+        for command in &after {
+            if let Command::SetWeight(key, _, 0) = command {
+                self.draining.handle_begun(*key, now);
+            }
+        }
+        Ok(other_rules || !before.is_empty() || !after.is_empty())
+    }
+
+    /// Removes endpoints whose connections have ended, where it is time to look.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked, or refuses.
+    pub fn let_go(&mut self, now: Instant) -> Result<(), KernelError> {
+        for key in self.draining.poll_look(now) {
+            let seen = self.kernel.drained(key)?;
+            let ended = self.draining.handle_seen(key, &seen, now);
+            let removals = ended
+                .into_iter()
+                .filter_map(|endpoint| self.mirror.remove_drained(key, endpoint));
+            let removals: Vec<Command> = removals.collect();
+            self.kernel.apply(&removals)?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else changed our rules or our interface, as far as a quick look tells; only [`Self::settle`] ends it.
+    /// Changes of virtual servers are told to nobody by the kernel.
+    pub fn is_disturbed(&mut self) -> bool {
+        self.rules.is_disturbed() || !self.kernel.has_link()
+    }
+
+    /// Removes everything of ours, the rules included; whether there was anything.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn remove() -> Result<bool, KernelError> {
+        let rules = Nftables::remove()?;
+        Ok(Kernel::remove()? || rules)
+    }
+
+    /// Removes what IPVS has of ours once rules forward that are not behind it; whether there was anything.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn remove_servers() -> Result<bool, KernelError> {
+        Kernel::remove()
+    }
+}

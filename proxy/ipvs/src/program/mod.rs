@@ -1,0 +1,272 @@
+//! What IPVS and the routes should hold of ours, as values.
+
+#[cfg(test)]
+mod laws;
+mod mirror;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use config::address::IpFamily;
+use config::scheduler::Scheduler;
+use config::service::Protocol;
+use proxy_nftables::{Choice, Key, effective, left_to_ipvs};
+use proxy_table::{Endpoint, Flow, ForwardingTable, Frontend, FrontendKind, Verdict};
+
+pub use mirror::Mirror;
+
+/// Virtual servers, and the addresses that the node has for them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Program {
+    /// One for each frontend, also where it has no endpoint: connections to former ones live on in it.
+    pub servers: BTreeMap<Key, Server>,
+    /// Addresses that are routed to the node, and the source of what the node itself sends there.
+    pub addresses: BTreeMap<IpAddr, Option<IpAddr>>,
+}
+
+/// A virtual server.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Server {
+    /// How it chooses.
+    pub scheduler: Scheduler,
+    /// Seconds for which a client keeps its endpoint.
+    pub persistence_seconds: Option<NonZeroU32>,
+    /// Real servers, and their weight: 1, or 0 where connections live on and none begins.
+    pub endpoints: BTreeMap<Endpoint, u32>,
+    /// Whether it was made by somebody else, or by another version: it is to be made ours.
+    pub foreign: bool,
+}
+
+/// What has to be known beside the table.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Surroundings {
+    /// The addresses that the node has of its own, whatever Services say.
+    pub own: Arc<BTreeSet<IpAddr>>,
+    /// How servers choose whose Service says nothing of it.
+    pub scheduler: Scheduler,
+}
+
+/// One step towards another program.
+#[expect(missing_docs, reason = "the names say it")]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    AddServer(Key, Scheduler, Option<NonZeroU32>),
+    SetServer(Key, Scheduler, Option<NonZeroU32>),
+    RemoveServer(Key),
+    AddEndpoint(Key, Endpoint),
+    SetWeight(Key, Endpoint, u32),
+    RemoveEndpoint(Key, Endpoint),
+    AddAddress(IpAddr, Option<IpAddr>),
+    RemoveAddress(IpAddr),
+}
+
+/// The steps from one program to another.
+///
+/// Whatever is between two of them, a flow meets no endpoint that it would meet neither before nor after.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Change {
+    /// What comes, before the rules change.
+    pub before: Vec<Command>,
+    /// What goes, once the rules have changed.
+    pub after: Vec<Command>,
+}
+
+impl Change {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// The steps from one server to another at the same place.
+    fn add_server(&mut self, key: Key, held: Option<&Server>, next: Option<&Server>) {
+        let Some(next) = next else {
+            if held.is_some_and(|held| !held.foreign) {
+                self.after.push(Command::RemoveServer(key));
+            }
+            return;
+        };
+        let (scheduler, seconds) = (next.scheduler, next.persistence_seconds);
+        let nobody = BTreeMap::new();
+        match held {
+            None => {
+                let add = Command::AddServer(key, scheduler, seconds);
+                self.before.push(add);
+            }
+            Some(held) if held.head() != next.head() => {
+                let set = Command::SetServer(key, scheduler, seconds);
+                self.before.push(set);
+            }
+            Some(_) => {}
+        }
+        let held = held.map_or(&nobody, |held| &held.endpoints);
+        for (endpoint, weight) in &next.endpoints {
+            match held.get(endpoint) {
+                None => self.before.push(Command::AddEndpoint(key, *endpoint)),
+                Some(held) if held != weight => {
+                    let set = Command::SetWeight(key, *endpoint, *weight);
+                    self.before.push(set);
+                }
+                Some(_) => {}
+            }
+        }
+        for (endpoint, weight) in held {
+            if next.endpoints.contains_key(endpoint) {
+                continue;
+            }
+            let drains =
+                key.protocol == Protocol::Tcp && scheduler != Scheduler::DestinationHashing;
+            match (drains, weight) {
+                (false, _) => self.after.push(Command::RemoveEndpoint(key, *endpoint)),
+                (true, 0) => {}
+                (true, _) => self.after.push(Command::SetWeight(key, *endpoint, 0)),
+            }
+        }
+    }
+
+    fn add_address(
+        &mut self,
+        address: IpAddr,
+        held: Option<&Option<IpAddr>>,
+        next: Option<&Option<IpAddr>>,
+    ) {
+        match (held, next) {
+            (held, Some(source)) if held != Some(source) => {
+                if held.is_some() {
+                    self.before.push(Command::RemoveAddress(address));
+                }
+                self.before.push(Command::AddAddress(address, *source));
+            }
+            (Some(_), None) => self.after.push(Command::RemoveAddress(address)),
+            _ => {}
+        }
+    }
+}
+
+impl Server {
+    /// The server that a frontend has.
+    fn of(frontend: &Frontend, surroundings: &Surroundings) -> Self {
+        let endpoints = left_to_ipvs(frontend).map(|(_, endpoints)| endpoints);
+        let endpoints = endpoints.into_iter().flat_map(|set| set.iter());
+        Self {
+            scheduler: frontend.scheduler.unwrap_or(surroundings.scheduler),
+            persistence_seconds: frontend.affinity_seconds,
+            endpoints: endpoints.map(|endpoint| (*endpoint, 1)).collect(),
+            foreign: false,
+        }
+    }
+
+    fn head(&self) -> (Scheduler, Option<NonZeroU32>, bool) {
+        (self.scheduler, self.persistence_seconds, self.foreign)
+    }
+}
+
+impl Program {
+    /// Translates a table. Total: every table has a program.
+    pub fn compile(table: &ForwardingTable, surroundings: &Surroundings) -> Self {
+        let mut program = Self::default();
+        for (key, frontend) in effective(table) {
+            let server = Server::of(frontend, surroundings);
+            program.servers.insert(key, server);
+            if let Some(address) = bound(key, frontend, surroundings) {
+                let source = source(table, address, surroundings);
+                program.addresses.insert(address, source);
+            }
+        }
+        program
+    }
+
+    /// The steps from `self` to `next`. Endpoints that are only waiting for their connections to end are not missed.
+    pub fn diff(&self, next: &Self) -> Change {
+        let mut change = Change::default();
+        let keys: BTreeSet<_> = self.servers.keys().chain(next.servers.keys()).collect();
+        for key in keys {
+            change.add_server(*key, self.servers.get(key), next.servers.get(key));
+        }
+        let addresses: BTreeSet<_> = self.addresses.keys().chain(next.addresses.keys()).collect();
+        for address in addresses {
+            let (held, next) = (self.addresses.get(address), next.addresses.get(address));
+            change.add_address(*address, held, next);
+        }
+        change
+    }
+
+    /// What is left after a step.
+    pub fn apply(&mut self, command: &Command) {
+        match *command {
+            Command::AddServer(key, scheduler, persistence_seconds)
+            | Command::SetServer(key, scheduler, persistence_seconds) => {
+                let server = self.servers.entry(key).or_default();
+                server.scheduler = scheduler;
+                server.persistence_seconds = persistence_seconds;
+                server.foreign = false;
+            }
+            Command::RemoveServer(key) => {
+                self.servers.remove(&key);
+            }
+            Command::AddEndpoint(key, endpoint) => self.weigh(key, endpoint, 1),
+            Command::SetWeight(key, endpoint, weight) => self.weigh(key, endpoint, weight),
+            Command::RemoveEndpoint(key, endpoint) => {
+                if let Some(server) = self.servers.get_mut(&key) {
+                    server.endpoints.remove(&endpoint);
+                }
+            }
+            Command::AddAddress(address, source) => {
+                self.addresses.insert(address, source);
+            }
+            Command::RemoveAddress(address) => {
+                self.addresses.remove(&address);
+            }
+        }
+    }
+
+    fn weigh(&mut self, key: Key, endpoint: Endpoint, weight: u32) {
+        if let Some(server) = self.servers.get_mut(&key) {
+            server.endpoints.insert(endpoint, weight);
+        }
+    }
+
+    /// What becomes of a flow behind these rules, whatever is chosen.
+    pub fn walk(&self, rules: &proxy_nftables::Program, flow: &Flow) -> Verdict {
+        rules.walk_with(flow, &|flow| self.choose(flow))
+    }
+
+    /// What IPVS does with a flow that the rules leave: nothing unless there is a server for it.
+    fn choose(&self, flow: &Flow) -> Option<Choice> {
+        let server = self.servers.get(&Key {
+            address: flow.destination,
+            protocol: flow.protocol,
+            port: flow.port,
+        })?;
+        let weighty = server.endpoints.iter().filter(|(_, weight)| **weight > 0);
+        Some(Choice {
+            endpoints: weighty.map(|(endpoint, _)| *endpoint).collect(),
+            affinity_seconds: server.persistence_seconds,
+        })
+    }
+
+    /// Those whose connections are to end before they go.
+    pub fn drained(&self) -> impl Iterator<Item = (Key, Endpoint)> {
+        self.servers.iter().flat_map(|(key, server)| {
+            let weightless = server.endpoints.iter().filter(|(_, weight)| **weight == 0);
+            weightless.map(|(endpoint, _)| (*key, *endpoint))
+        })
+    }
+}
+
+/// The address that the node has only for a frontend reached at `key`.
+fn bound(key: Key, frontend: &Frontend, surroundings: &Surroundings) -> Option<IpAddr> {
+    let elsewhere =
+        frontend.kind != FrontendKind::NodePort && !surroundings.own.contains(&key.address);
+    elsewhere.then_some(key.address)
+}
+
+/// The source of what the node itself sends to an address: its own first one of the family, as on any other way out.
+fn source(table: &ForwardingTable, to: IpAddr, surroundings: &Surroundings) -> Option<IpAddr> {
+    let mut addresses = table.context().addresses.iter();
+    let is_possible = |address: &&IpAddr| {
+        IpFamily::of(**address) == IpFamily::of(to) && surroundings.own.contains(*address)
+    };
+    addresses.find(is_possible).copied()
+}

@@ -1,0 +1,317 @@
+//! The program in a real kernel: read back, met by packets, ended gracefully, and gone without a trace.
+//!
+//! Few kernels of build machines have IPVS: these run in one of Debian's, under qemu. Each test has a network namespace of
+//! its own, and threads in further ones as hosts.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test"
+)]
+
+#[path = "../../nftables/tests/network/mod.rs"]
+mod network;
+#[path = "../../nftables/tests/packets/mod.rs"]
+mod packets;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use config::scheduler::Scheduler;
+use config::service::Protocol;
+use network::{Answer, Family, Host, Hosts, Transport, alone, run};
+use packets::{Plane, Scene, packets};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use proxy_ipvs::{Ipvs, Kernel, Program, Surroundings, Timeouts};
+use proxy_nftables::Key;
+use proxy_table::generate::any_scene;
+use proxy_table::{
+    Endpoint, EndpointSet, ForwardingTable, Frontend, FrontendKind, Masquerade, Outcome, Place,
+    TableChange,
+};
+
+macro_rules! kernel_test {
+    ($(fn $name:ident() $body:block)*) => {$(
+        #[test]
+        #[ignore = "needs a kernel with IPVS: run `make test-kernels`"]
+        fn $name() {
+            alone(|| $body);
+        }
+    )*};
+}
+
+kernel_test! {
+    fn packets_meet_the_verdict() {
+        let hosts = Hosts::new();
+        let mut plane = open();
+        for family in [Family::V4, Family::V6] {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let scene = Scene { transport, ..Scene::new() };
+                packets(&hosts, &scene, &mut plane, family);
+            }
+        }
+    }
+
+    fn a_fresh_kernel_holds_the_program_and_nothing_else() {
+        let switches = ["ipv4/conf/all/arp_ignore", "ipv4/conf/all/arp_announce", "ipv4/vs/conntrack"];
+        let read = || switches.map(|switch| std::fs::read_to_string(format!("/proc/sys/net/{switch}")).unwrap());
+        Kernel::open().unwrap();
+        let before = read();
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..10 {
+            let table = any_scene(60).new_tree(&mut runner).unwrap().current().table();
+            assert!(open().settle(&table, Instant::now()).unwrap());
+            assert_eq!(held(), compile(&table));
+            assert_eq!(read(), ["1\n", "2\n", "1\n"]);
+            assert!(Ipvs::remove().unwrap());
+            assert!(!Ipvs::remove().unwrap());
+            assert_eq!(held(), Program::default());
+            assert_eq!(read(), before);
+        }
+    }
+
+    fn hundreds_of_changes_leave_what_one_would() {
+        let mut runner = TestRunner::deterministic();
+        let mut plane = open();
+        for _ in 0..4 {
+            let scene = any_scene(150).new_tree(&mut runner).unwrap().current();
+            let mut table = ForwardingTable::new(Arc::clone(&scene.context));
+            plane.settle(&table, Instant::now()).unwrap();
+            for step in &scene.steps {
+                let change = table.update(&step.key, step.part(&scene.context));
+                plane.update(&table, &[change], Instant::now()).unwrap();
+            }
+            // Nobody is connected: what waits goes at the first look.
+            plane.let_go(Instant::now() + Duration::from_secs(3)).unwrap();
+            assert_eq!(held(), compile(&table));
+            assert!(!plane.is_disturbed());
+            assert!(!plane.settle(&table, Instant::now()).unwrap(), "a second sync sends something");
+            assert!(!open().settle(&table, Instant::now()).unwrap(), "a restart sends something");
+        }
+    }
+
+    fn every_scheduler_is_taken_and_named_where_it_is_missing() {
+        let scene = Scene::new();
+        let mut plane = open();
+        for (number, scheduler) in (1..).zip(Scheduler::ALL) {
+            let mut table = scene.empty_table();
+            let frontend = Frontend { scheduler: Some(scheduler), ..scene.frontend(Family::V4, &[1, 2]) };
+            scene.add(&mut table, number, Family::V4, 80, frontend);
+            plane.settle(&table, Instant::now()).unwrap_or_else(|error| panic!("{scheduler}: {error}"));
+            assert_eq!(held(), compile(&table), "{scheduler}");
+        }
+    }
+
+    fn the_interface_of_the_routes_comes_back() {
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+        let mut plane = open();
+        plane.settle(&table, Instant::now()).unwrap();
+        for vandalism in ["link del foghorn0", "link set foghorn0 down"] {
+            assert!(!plane.is_disturbed());
+            run("ip", &vandalism.split(' ').collect::<Vec<_>>());
+            assert!(plane.is_disturbed(), "{vandalism}");
+            plane.settle(&table, Instant::now()).unwrap();
+            assert_eq!(held(), compile(&table), "{vandalism}");
+        }
+    }
+
+    fn a_connection_lives_on_when_its_endpoint_ends_and_no_other_begins_there() {
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        for family in [Family::V4, Family::V6] {
+            graceful(&hosts, &scene, family);
+        }
+    }
+
+    fn nobody_on_the_lan_is_told_of_an_address() {
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+        open().settle(&table, Instant::now()).unwrap();
+        let vip = scene.vip(Family::V4, 1);
+        let asked = |address: IpAddr| {
+            hosts.client.run(move || {
+                let address = address.to_string();
+                let asked = ["-c", "2", "-W", "0.3", "-i", "eth0", &address];
+                std::process::Command::new("arping").args(asked).output().unwrap().status.success()
+            })
+        };
+        assert!(asked(Family::V4.node()), "the node's own address");
+        assert!(!asked(vip), "a VIP");
+    }
+
+    fn an_address_of_a_service_lets_nobody_in_at_ports_of_the_node() {
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        let _door = ["0.0.0.0:81", "[::]:82"].map(|door| TcpListener::bind(door).unwrap());
+        for (family, port) in [(Family::V4, 81), (Family::V6, 82)] {
+            let mut table = scene.empty_table();
+            let vip = family.client_side_vip();
+            let frontend = Frontend { kind: FrontendKind::LoadBalancer, ..scene.frontend(family, &[1]) };
+            let part = scene.part(Place::Address(vip), 80, frontend);
+            table.update(&Scene::service(1), Some(part));
+            let mut plane = open();
+            plane.settle(&table, Instant::now()).unwrap();
+            for host in [&hosts.client, &hosts.node, &hosts.pods[0]] {
+                assert_eq!(network::ask(host, Transport::Tcp, vip, port), Answer::Refused, "{family:?}");
+                assert!(matches!(network::ask(host, Transport::Tcp, vip, 80), Answer::From { pod: 1, .. }), "{family:?}");
+            }
+            let door = SocketAddr::new(family.node(), port);
+            hosts.client.run(move || TcpStream::connect(door).unwrap());
+        }
+    }
+}
+
+trait ClientSide {
+    /// An address outside of every network of the node, as a load balancer's.
+    fn client_side_vip(self) -> IpAddr;
+}
+
+impl ClientSide for Family {
+    fn client_side_vip(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::from([203, 0, 113, 7]),
+            Self::V6 => "2001:db8:cb::7".parse().unwrap(),
+        }
+    }
+}
+
+/// An established connection while its endpoint leaves the list, and new ones meanwhile.
+fn graceful(hosts: &Hosts, scene: &Scene, family: Family) {
+    for (number, pod) in (1..).zip(&hosts.pods) {
+        let door = SocketAddr::new(family.pod(number), TALK_PORT);
+        pod.run(move || talk(door, number));
+    }
+    let mut table = scene.empty_table();
+    let mut plane = open();
+    plane.settle(&table, Instant::now()).unwrap();
+    let frontend = |pods: &[u8]| {
+        let endpoints = pods.iter().map(|pod| Endpoint {
+            address: family.pod(*pod),
+            port: TALK_PORT.try_into().unwrap(),
+        });
+        let forward = Outcome::Forward(EndpointSet::new(endpoints).unwrap());
+        Frontend {
+            inside: forward.clone(),
+            outside: forward,
+            masquerade: Masquerade::Always,
+            ..scene.frontend(family, pods)
+        }
+    };
+    let mut serve = |plane: &mut Ipvs, frontend: Frontend| {
+        let change = scene.add(&mut table, 1, family, 80, frontend);
+        plane.update(&table, &[change], Instant::now()).unwrap();
+    };
+    let vip = SocketAddr::new(scene.vip(family, 1), 80);
+    let connect = |host: &Host| {
+        let stream = host.run(move || TcpStream::connect(vip).unwrap());
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        BufReader::new(stream)
+    };
+    serve(&mut plane, frontend(&[1]));
+    let mut older = connect(&hosts.client);
+    assert_eq!(ask(&mut older), 1);
+    serve(&mut plane, frontend(&[2]));
+    let weights = || {
+        let server = &held().servers[&Key {
+            address: vip.ip(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+        }];
+        server.endpoints.values().copied().collect::<Vec<u32>>()
+    };
+    assert_eq!(weights(), [0, 1]);
+    for _ in 0..20 {
+        assert_eq!(ask(&mut connect(&hosts.client)), 2);
+    }
+    assert_eq!(ask(&mut older), 1);
+    // However late it is, an endpoint with a connection stays; also when no endpoint is left.
+    plane
+        .let_go(Instant::now() + Duration::from_secs(600))
+        .unwrap();
+    assert_eq!(weights(), [0, 1]);
+    let nowhere = Frontend {
+        inside: Outcome::Reject,
+        outside: Outcome::Reject,
+        ..frontend(&[1])
+    };
+    serve(&mut plane, nowhere);
+    assert_eq!(ask(&mut older), 1);
+    let refused = hosts
+        .client
+        .run(move || TcpStream::connect(vip).unwrap_err());
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    // One that comes back is not removed.
+    serve(&mut plane, frontend(&[1]));
+    plane
+        .let_go(Instant::now() + Duration::from_secs(1200))
+        .unwrap();
+    assert_eq!(ask(&mut connect(&hosts.client)), 1);
+    assert_eq!(ask(&mut older), 1);
+    Ipvs::remove().unwrap();
+}
+
+/// Says something and hears which Pod answers.
+fn ask(connection: &mut BufReader<TcpStream>) -> u8 {
+    connection.get_mut().write_all(b"?\n").unwrap();
+    let mut line = String::new();
+    connection.read_line(&mut line).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// Answers each line with its number, on each connection until the client closes it.
+fn talk(door: SocketAddr, number: u8) {
+    let listener = TcpListener::bind(door).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                while stream.read_line(&mut line).is_ok_and(|length| length > 0) {
+                    let _ = writeln!(stream.get_mut(), "{number}");
+                }
+            });
+        }
+    });
+}
+
+impl Plane for Ipvs {
+    fn settle(&mut self, table: &ForwardingTable) {
+        Ipvs::settle(self, table, Instant::now()).unwrap();
+    }
+
+    fn update(&mut self, table: &ForwardingTable, changes: &[TableChange]) {
+        Ipvs::update(self, table, changes, Instant::now()).unwrap();
+    }
+}
+
+fn open() -> Ipvs {
+    Ipvs::open(Scheduler::default(), Timeouts::default()).unwrap()
+}
+
+/// What IPVS holds now.
+fn held() -> Program {
+    Kernel::open().unwrap().read().unwrap()
+}
+
+/// What it should hold.
+fn compile(table: &ForwardingTable) -> Program {
+    let own: BTreeSet<IpAddr> = Kernel::open().unwrap().own_addresses().unwrap();
+    let surroundings = Surroundings {
+        own: Arc::new(own),
+        scheduler: Scheduler::default(),
+    };
+    Program::compile(table, &surroundings)
+}
+
+const TALK_PORT: u16 = 8081;
