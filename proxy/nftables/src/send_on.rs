@@ -79,6 +79,11 @@ impl Difference {
     }
 }
 
+/// An element of the set of those VIPs.
+pub(crate) fn member(vip: IpAddr) -> SetElement {
+    SetElement::key(address_octets(vip))
+}
+
 /// An element of the map; without a node one to be removed.
 pub(crate) fn element(vip: IpAddr, node: Option<IpAddr>) -> SetElement {
     SetElement {
@@ -88,14 +93,16 @@ pub(crate) fn element(vip: IpAddr, node: Option<IpAddr>) -> SetElement {
     }
 }
 
-/// The shape of the map, and what `nft` needs to print it: both addresses are in the order of the network.
-pub(crate) fn shape(family: IpFamily) -> (SetShape, &'static [u8]) {
+/// The shapes of the set and of the map, and what `nft` needs to print them: addresses are in the order of the network.
+///
+/// The map alone would do, but kernels before 6.12 (6.1 at least) refuse to ask a map whether it has a key.
+pub(crate) fn shapes(family: IpFamily) -> [(SetShape, &'static [u8]); 2] {
     let length = u32::from(address_length(family));
     let kind = match family {
         IpFamily::V4 => 7,
         IpFamily::V6 => 8,
     };
-    let shape = SetShape {
+    let map = SetShape {
         name: MOVED,
         flags: 0x8,
         key_type: kind,
@@ -105,7 +112,16 @@ pub(crate) fn shape(family: IpFamily) -> (SetShape, &'static [u8]) {
         timeout_ms: 0,
         fields: &[],
     };
-    (shape, b"\0\x04\x02\0\0\0\x01\x04\x02\0\0\0\x06\x04\0\0\0\0")
+    let set = SetShape {
+        name: MOVED_VIPS,
+        flags: 0,
+        data: None,
+        ..map
+    };
+    [
+        (set, b"\0\x04\x02\0\0\0"),
+        (map, b"\0\x04\x02\0\0\0\x01\x04\x02\0\0\0\x06\x04\0\0\0\0"),
+    ]
 }
 
 /// The chains, those first that others name.
@@ -195,7 +211,7 @@ fn send_on(family: IpFamily) -> Rule {
         address.clone(),
         Expression::Member {
             register,
-            set: MOVED,
+            set: MOVED_VIPS,
             inverted: false,
         },
         load((hops, 1)),
@@ -249,6 +265,7 @@ fn send_on(family: IpFamily) -> Rule {
 /// The name of the table, one for each family.
 pub(crate) const TABLE: &str = "foghorn-moved";
 const MOVED: &str = "moved";
+const MOVED_VIPS: &str = "moved-vips";
 const SEND_ON: &str = "send-on";
 /// Behind conntrack (-200), before destination NAT (-100).
 const BEFORE_DESTINATION_NAT: i32 = -110;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use config::address::IpFamily;
 
-use super::{Difference, Goals, MOVED, TABLE, chains, element, shape};
+use super::{Difference, Goals, MOVED, MOVED_VIPS, TABLE, chains, element, member, shapes};
 use crate::kernel::KernelError;
 use crate::kernel::socket::{Socket, SocketError};
 use crate::netlink::attribute::find;
@@ -104,13 +104,22 @@ impl SendOn {
 
 fn change(family: IpFamily, difference: &Difference) -> Batch {
     let number = family_number(family);
-    let removed = difference.removed.iter().map(|vip| element(*vip, None));
-    let added = difference.added.iter();
-    let added = added.map(|(vip, node)| element(*vip, Some(*node)));
     let mut batch = Batch::new(None);
-    batch.delete_elements(number, TABLE, MOVED, removed);
-    batch.new_elements(number, TABLE, MOVED, added);
+    let removed = || difference.removed.iter();
+    let members = removed().map(|vip| member(*vip));
+    batch.delete_elements(number, TABLE, MOVED_VIPS, members);
+    let elements = removed().map(|vip| element(*vip, None));
+    batch.delete_elements(number, TABLE, MOVED, elements);
+    add(&mut batch, number, difference);
     batch
+}
+
+fn add(batch: &mut Batch, number: u8, difference: &Difference) {
+    let added = || difference.added.iter();
+    let members = added().map(|(vip, _)| member(*vip));
+    batch.new_elements(number, TABLE, MOVED_VIPS, members);
+    let elements = added().map(|(vip, node)| element(*vip, Some(*node)));
+    batch.new_elements(number, TABLE, MOVED, elements);
 }
 
 /// Removes the table if it is there, and makes it anew if anything is to be sent on.
@@ -124,13 +133,10 @@ fn renew(family: IpFamily, exists: bool, wanted: &Goals) -> Batch {
         return batch;
     }
     batch.new_table(number, TABLE, false);
-    let (shape, remarks) = shape(family);
-    batch.new_set(number, TABLE, &shape, remarks);
-    let elements = Goals::default().diff(wanted).added;
-    let elements = elements
-        .into_iter()
-        .map(|(vip, node)| element(vip, Some(node)));
-    batch.new_elements(number, TABLE, MOVED, elements);
+    for (shape, remarks) in shapes(family) {
+        batch.new_set(number, TABLE, &shape, remarks);
+    }
+    add(&mut batch, number, &Goals::default().diff(wanted));
     for (chain, hook, rules) in chains(family) {
         batch.new_chain(number, TABLE, chain, hook);
         for rule in rules {

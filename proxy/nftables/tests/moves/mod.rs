@@ -220,8 +220,8 @@ pub(crate) fn what_sends_on_survives_nft_and_goes_without_a_trace() {
         "elements = { 2001:db8::240 : 2001:db8::2 }",
         "ct state new tcp flags != syn / fin,syn,rst,ack goto send-on",
         "ct state invalid tcp flags fin,rst goto send-on",
-        "ip daddr @moved ip ttl > 16 ip ttl set 16 dup to ip daddr map @moved drop",
-        "ip6 daddr @moved ip6 hoplimit > 16 ip6 hoplimit set 16 dup to ip6 daddr map @moved drop",
+        "ip daddr @moved-vips ip ttl > 16 ip ttl set 16 dup to ip daddr map @moved drop",
+        "ip6 daddr @moved-vips ip6 hoplimit > 16 ip6 hoplimit set 16 dup to ip6 daddr map @moved drop",
     ] {
         assert!(listed.contains(line), "{line} is not in\n{listed}");
     }
