@@ -14,8 +14,10 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 use socket2::Socket;
 
-/// Makes room for what comes while the machine is busy: hundreds of announcements or a table of a thousand addresses from
-/// each of many peers at once. Beyond the limit of the system with the capability NET_ADMIN, up to it without.
+/// Makes room for what comes while the machine is busy: a table of a thousand addresses from each of many peers at once.
+/// Beyond the limit of the system with the capability NET_ADMIN, up to it without.
+///
+/// Not for frames: whoever floods the LAN would fill a long queue too, and answers would come late from its end.
 fn make_room(socket: &Socket) -> io::Result<()> {
     match setsockopt(socket, RcvBufForce, &ROOM) {
         Ok(()) => Ok(()),

@@ -56,7 +56,6 @@ impl PacketSocket {
     pub fn open(link: LinkIndex, ether_type: EtherType) -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
         socket.attach_filter(&filter::nothing())?;
-        super::make_room(&socket)?;
         socket.bind(&address(link, ether_type))?;
         Ok(Self { socket, link })
     }

@@ -142,18 +142,24 @@ impl Announcer {
             });
         }
         if received.newly_heard {
-            self.own.tell_whole();
-            self.last_whole = Some(now);
+            self.tell_whole_if_rested(now);
             self.soon = true;
             self.announce_again(now);
         }
         if received.newly_heard || received.in_step || received.hears_others {
             self.look_again(received.newly_heard || received.in_step);
         }
-        let whole_is_recent = self
-            .last_whole
-            .is_some_and(|last| now.since(last) < self.interval());
-        if heartbeat.wanted.contains(&self.id) && !whole_is_recent && !self.own.telling_whole() {
+        if heartbeat.wanted.contains(&self.id) {
+            self.tell_whole_if_rested(now);
+        }
+    }
+
+    /// Tells the whole table, unless that began a short while ago: many who come at once hear the same telling, and whoever
+    /// missed it asks again.
+    fn tell_whole_if_rested(&mut self, now: Time) {
+        let rest = self.interval() * REST_AFTER_WHOLE;
+        let is_rested = self.last_whole.is_none_or(|last| now.since(last) >= rest);
+        if is_rested && !self.own.telling_whole() {
             self.own.tell_whole();
             self.last_whole = Some(now);
             self.soon = true;
@@ -220,5 +226,9 @@ const SOONEST: u32 = 4;
 ///
 /// When many speakers tell their tables at once, a receiver that is busy must have room for a round of each of them.
 const MOST_PARTS: usize = 8;
+/// Intervals from the beginning of one telling of the whole table to the next.
+///
+/// Thirty speakers that start at once with a thousand addresses would do nothing but tell and listen otherwise.
+const REST_AFTER_WHOLE: u32 = 4;
 /// How many of our last heartbeats an echo may be of.
 const RECENT: u32 = 256;
