@@ -50,23 +50,23 @@ impl Lan {
         let name = format!("lan{lan}-host{host}");
         let port = format!("port{lan}-{host}");
         let mac = MacAddr::new(2, 0, 0, 0, lan, host);
-        run(&format!("ip netns add {name}"));
         run(&format!(
-            "ip netns exec {name} sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
+            "ip netns add {name} && ip link add {port} type veth peer name eth0 address {mac} netns {name} \
+             && ip link set {port} master {bridge} up"
         ));
+        let added = Host { name, mac, port };
+        added.inside(|| {
+            for scope in ["default", "all"] {
+                let parameter = format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad");
+                std::fs::write(parameter, "0").unwrap();
+            }
+        });
         run(&format!(
-            "ip link add {port} type veth peer name eth0 address {mac} netns {name}"
+            "printf '%s\\n' 'link set lo up' 'address add 192.0.2.{host}/24 dev eth0' \
+             'address add 2001:db8::{host}/64 dev eth0 nodad' 'link set eth0 up' | ip -n {} -batch -",
+            added.name
         ));
-        run(&format!("ip link set {port} master {bridge} up"));
-        run(&format!("ip -n {name} link set lo up"));
-        run(&format!(
-            "ip -n {name} address add 192.0.2.{host}/24 dev eth0"
-        ));
-        run(&format!(
-            "ip -n {name} address add 2001:db8::{host}/64 dev eth0 nodad"
-        ));
-        run(&format!("ip -n {name} link set eth0 up"));
-        self.hosts.push(Host { name, mac, port });
+        self.hosts.push(added);
     }
 
     pub(crate) fn node(&self, number: usize) -> &Host {
