@@ -55,6 +55,9 @@ pub enum Command {
     Status(Status),
     /// Writes one file for whoever helps: objects, logs, metrics and what speakers say, without secrets
     Support(Support),
+    /// Asks every speaker what stops layer 2 on its node, and the wire who answers for each address, as seen from each node;
+    /// ends with 1 if something must be mended
+    Doctor(Doctor),
     /// Moves the addresses of a Service to a node, without a gap; says when they are there
     Move(Move),
     /// Makes a node hand over all addresses that it announces, without a gap; it gets none until `undrain`
@@ -115,6 +118,18 @@ pub struct Why {
     /// The Service: NAMESPACE/NAME, or NAME in the current namespace
     #[arg(value_name = "SERVICE")]
     pub service: String,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented there")]
+    pub cluster: Cluster,
+}
+
+/// Arguments of `doctor`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Doctor {
+    /// Only these addresses; all that speakers announce if none is given
+    #[arg(value_name = "ADDRESS")]
+    pub addresses: Vec<std::net::IpAddr>,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented there")]

@@ -1,4 +1,4 @@
-//! `kubectl foghorn`: check, plan, why, pools, status, import, support; move, drain and undrain.
+//! `kubectl foghorn`: check, plan, why, pools, status, doctor, import, support; move, drain and undrain.
 //!
 //! What the cluster says becomes a [`cluster::Cluster`], whether it comes from the API server or from a dump of it.
 //! Each question is a pure function from there to a view, which is serialized for programs and written as text for
@@ -9,7 +9,9 @@ pub mod check;
 pub mod cluster;
 pub mod describe;
 pub mod diagnostic;
+pub mod doctor;
 pub mod dump;
+pub mod examine;
 pub mod fetch;
 pub mod files;
 pub mod import;

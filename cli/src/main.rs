@@ -12,7 +12,9 @@ use cli::diagnostic;
 use cli::fetch::Extent;
 use cli::output::{Format, print, render, tell};
 use cli::pools::Pools;
-use cli::{dump, fetch, files, import, plan, planned, pools, status, support, why};
+use cli::{
+    doctor, dump, examine, fetch, files, import, plan, planned, pools, status, support, why,
+};
 use config::name::ServiceKey;
 use jiff::Timestamp;
 
@@ -40,6 +42,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Pools(asked) => asynchronously(run_pools(&asked, &common)),
         Command::Status(asked) => asynchronously(run_status(&asked, &common)),
         Command::Support(asked) => asynchronously(run_support(&asked, &common)),
+        Command::Doctor(asked) => asynchronously(run_doctor(&asked, &common)),
         Command::Move(asked) => asynchronously(run_move(&asked, &common)),
         Command::Drain(asked) => asynchronously(run_drain(&asked, &common)),
         Command::Undrain { node } => asynchronously(run_undrain(&node, &common)),
@@ -209,6 +212,17 @@ async fn run_support(asked: &arguments::Support, common: &Common) -> anyhow::Res
 
 /// Clears a terminal and goes to its first line.
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+async fn run_doctor(asked: &arguments::Doctor, common: &Common) -> anyhow::Result<ExitCode> {
+    let examined = examine::examine(common, asked).await?;
+    let diagnosis = doctor::diagnose(&examined);
+    print(&render(common.output, &diagnosis, doctor::Diagnosis::text)?)?;
+    Ok(if diagnosis.has_problems() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
 
 /// The command as its manual describes it: under the name of its program.
 fn manual() -> clap::Command {

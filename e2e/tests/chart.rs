@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ fn the_chart_runs_with_the_rights_that_it_gives_and_needs_all_of_them() -> Resul
         containers_are_confined_as_the_lab_confines_them(lab)?;
         every_right_is_used_and_none_is_missing(lab)?;
         the_support_bundle_has_everything_but_secrets(lab)?;
+        the_doctor_asks_the_wire(lab, vips[0])?;
         let manifest = lab.helm(&["get", "manifest", "foghorn", "--namespace", NAMESPACE])?;
         lab.expect_no_drift(&manifest)?;
         an_upgrade_to_the_same_changes_nothing(lab, &values)?;
@@ -225,6 +227,29 @@ fn expanded(rule: &Value) -> Vec<Right> {
         }
     }
     rights
+}
+
+/// The doctor asks each speaker who answers for each address, and names a machine that answers beside the owner.
+fn the_doctor_asks_the_wire(lab: &Lab, vip: IpAddr) -> Result<()> {
+    let doctor = || -> Result<(bool, String)> {
+        let mut command = Command::new(lab.binaries.foghorn("kubectl-foghorn")?);
+        command.env("KUBECONFIG", lab.control_plane.kubeconfig());
+        let output = command.arg("doctor").output()?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok((output.status.success(), text))
+    };
+    let (is_well, said) = doctor()?;
+    println!("{said}");
+    let sentence =
+        "Asked 3 speakers about 2 addresses on the wire: all are answered by their owner alone.";
+    ensure!(is_well && said.contains(sentence), "{said}");
+    let _double = lab.plug_in_host("double", 0x71, &[&format!("{vip}/24")])?;
+    let (is_well, said) = doctor()?;
+    println!("{said}");
+    let named = "and also by a machine with the hardware address 02:00:00:00:01:71, as seen from node-1, node-2, node-3";
+    ensure!(!is_well && said.contains(named), "{said}");
+    Ok(())
 }
 
 fn the_support_bundle_has_everything_but_secrets(lab: &Lab) -> Result<()> {

@@ -13,6 +13,7 @@ pub mod feed;
 pub mod interfaces;
 pub mod key_file;
 pub mod metrics;
+pub mod probe;
 pub mod proxy_health;
 pub mod proxy_socket;
 pub mod real_time;

@@ -1,4 +1,5 @@
-//! `/status`: where every address stands and why, as JSON, for `kubectl foghorn status` and `why`.
+//! `/status`: where every address stands and why; `/probe`: who answers for it on the wire; `/doctor`: what is wrong with the
+//! node. As JSON, for `kubectl foghorn status`, `why` and `doctor`.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,8 +13,12 @@ use config::name::NodeName;
 use serde::Serialize;
 use speaker_announcer::Link;
 
+use tokio::sync::Semaphore;
+
 use crate::compile::Compiler;
+use crate::doctor::{self, facts};
 use crate::engine::{Control, Interface, State, VipView};
+use crate::probe::who_has;
 
 /// What is needed to answer.
 #[derive(Clone, Debug)]
@@ -81,17 +86,116 @@ struct InterfaceStatus {
     addresses: Vec<String>,
 }
 
-/// The routes `/status` and, for one address only, `/status/192.0.2.240`.
+/// The routes `/status` and, for one address only, `/status/192.0.2.240`; `/probe/192.0.2.240`; `/doctor`.
 pub fn router(sources: Sources) -> Router {
     let all = |Shared(sources): Shared<Sources>| answer(sources, None);
     let one = |Shared(sources): Shared<Sources>, Path(address): Path<IpAddr>| {
         answer(sources, Some(address))
     };
+    // Whoever asks without end gets no more than this from the LAN.
+    let probes = Arc::new(Semaphore::new(MOST_PROBES));
+    let on_the_wire = |Shared(sources): Shared<Sources>, Path(address): Path<IpAddr>| {
+        probe(sources, address, probes)
+    };
     Router::new()
         .route("/status", get(all))
         .route("/status/{address}", get(one))
+        .route("/probe/{address}", get(on_the_wire))
+        .route("/doctor", get(examine))
         .with_state(sources)
 }
+
+#[derive(Debug, Serialize)]
+struct Examination {
+    version: u32,
+    node: String,
+    findings: Vec<FindingStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingStatus {
+    severity: String,
+    message: String,
+}
+
+async fn examine(Shared(sources): Shared<Sources>) -> Response {
+    let facts = tokio::task::spawn_blocking(|| facts::gather(std::path::Path::new("/")));
+    let Ok(facts) = facts.await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let findings = doctor::diagnose(&facts).into_iter();
+    Json(Examination {
+        version: 1,
+        node: sources.node.to_string(),
+        findings: findings
+            .map(|finding| FindingStatus {
+                severity: finding.severity().to_string(),
+                message: finding.to_string(),
+            })
+            .collect(),
+    })
+    .into_response()
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Probed {
+    version: u32,
+    node: String,
+    address: IpAddr,
+    is_owner: bool,
+    interfaces: Vec<ProbedInterface>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProbedInterface {
+    name: String,
+    mac: String,
+    /// The hardware addresses of others that answered.
+    answers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+async fn probe(sources: Sources, vip: IpAddr, probes: Arc<Semaphore>) -> Response {
+    let state = match sources.control.state().await {
+        Ok(state) => state,
+        Err(gone) => return (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    };
+    let Some(view) = state.vips.get(&vip) else {
+        let text = format!("{vip} is no address that speakers announce");
+        return (StatusCode::NOT_FOUND, text).into_response();
+    };
+    let is_used = |link: &&Link| view.interfaces.iter().any(|used| used.name == link.name);
+    let mut interfaces = Vec::new();
+    for link in state.links.iter().filter(is_used) {
+        let _turn = probes.acquire().await;
+        let asked = link.clone();
+        let outcome = tokio::task::spawn_blocking(move || who_has(&asked, vip)).await;
+        let outcome = outcome.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let (answers, error) = match outcome {
+            Ok(answers) => (answers.iter().map(ToString::to_string).collect(), None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        interfaces.push(ProbedInterface {
+            name: link.name.clone(),
+            mac: link.mac.to_string(),
+            answers,
+            error,
+        });
+    }
+    Json(Probed {
+        version: 1,
+        node: sources.node.to_string(),
+        address: vip,
+        is_owner: view.standing.owner.as_ref() == Some(&sources.node),
+        interfaces,
+    })
+    .into_response()
+}
+
+/// Probes at the same time, two frames each.
+const MOST_PROBES: usize = 16;
 
 async fn answer(sources: Sources, only: Option<IpAddr>) -> Response {
     let state = match sources.control.state().await {

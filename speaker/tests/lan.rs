@@ -75,6 +75,31 @@ fn exactly_one_node_answers() {
 
 #[test]
 #[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn the_wire_says_who_answers_and_names_everybody_who_does() {
+    let (lan, speakers) = three_speakers();
+    let ask = |number: usize, vip: IpAddr| {
+        let link = speakers[number - 1].state().links[0].clone();
+        lan.node(number)
+            .inside(move || speaker::probe::who_has(&link, vip).unwrap())
+    };
+    for (vip, prefix) in both().into_iter().zip(["24", "64 nodad"]) {
+        assert_eq!(ask(2, vip), [lan.node(1).mac].into(), "{vip}");
+        assert_eq!(ask(1, vip), [].into(), "the owner does not ask itself");
+        let client = lan.client();
+        client.run(&format!("ip address add {vip}/{prefix} dev eth0"));
+        assert_eq!(
+            ask(2, vip),
+            [lan.node(1).mac, client.mac].into(),
+            "{vip}: two machines"
+        );
+        assert_eq!(ask(1, vip), [client.mac].into(), "{vip}: the other one");
+        client.run(&format!("ip address del {vip}/{prefix} dev eth0"));
+    }
+    assert!(speakers[0].owns(V4) && speakers[0].owns(V6));
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
 fn when_the_plug_is_pulled_another_node_announces_within_a_second() {
     let (lan, mut speakers) = three_speakers();
     let begin = Instant::now();
