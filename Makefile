@@ -117,6 +117,11 @@ test-main: build lab ## The main job, end to end: every frontend of 20 Services 
 test-e2e: build lab ## The other end-to-end suites
 	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover --test planned -- --ignored --nocapture
 
+.PHONY: test-neighbours
+test-neighbours: build lab ## Other machines on the LAN: address conflicts, keepalived, arpwatch, tshark
+	@tools/prerequisites keepalived=keepalived arpwatch=arpwatch tshark=tshark
+	$(TIMED) 'Other machines on the LAN' $(IN_LAB) --test conflict --test neighbours -- --ignored --nocapture
+
 .PHONY: test-addresses
 test-addresses: build lab ## Pools, claims and stability of addresses, through the real API server
 	$(TIMED) 'Addresses' $(IN_LAB) --test addresses -- --ignored --nocapture
@@ -190,6 +195,10 @@ failover-table: build lab ## The same for every fault, written into docs/failove
 .PHONY: failover-many
 failover-many: build lab ## Five nodes and 500 addresses: when the last of them is announced again, written into docs/failover.md
 	$(TIMED) 'Failover of many addresses' tools/in-namespaces $(PROGRAMS)/lab many --trials $(or $(MANY_TRIALS),10) --document docs/failover.md
+
+.PHONY: bench-speaker
+bench-speaker: prerequisites ## What 3, 30 and 100 speakers with 1000 addresses cost at rest, written into docs/failover.md
+	$(TIMED) 'Cost of speakers' env DOCUMENT=$(CURDIR)/docs/failover.md $(CARGO_IN_NAMESPACES) bench -p speaker --bench cost
 
 .PHONY: calm
 calm: build lab ## Ten minutes of busy loops without a fault, and no address may move, written into docs/failover.md (SECONDS=600)

@@ -10,13 +10,14 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::lab::Lab;
+use crate::lan;
 use crate::manifest;
 use crate::namespace::Namespace;
-use crate::topology::{POOL_IPV4, POOL_IPV6};
+use crate::topology::{INTERFACE, POOL_IPV4, POOL_IPV6};
 use crate::wait;
 
 impl Lab {
@@ -42,6 +43,38 @@ impl Lab {
         let vips = self.wait_for_external_addresses("default", "web", 2, patience)?;
         self.wait_for_endpoints("default", "web", 3, patience)?;
         Ok(vips)
+    }
+
+    /// Waits until this many Pods of a Deployment are ready.
+    pub fn wait_for_ready_pods(&self, app: &str, count: usize, patience: Duration) -> Result<()> {
+        let path = format!("/api/v1/namespaces/default/pods?labelSelector=app={app}");
+        wait::until(&format!("{count} ready Pods of {app}"), patience, || {
+            let pods = self.api.get(&path)?;
+            let is_ready = |pod: &&Value| {
+                let mut conditions = items_of(&pod["status"]["conditions"]);
+                conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
+            };
+            let ready = items(&pods).filter(is_ready).count();
+            Ok((ready == count).then_some(()))
+        })
+    }
+
+    /// Plugs another machine into the LAN, no node and nothing of Kubernetes, with the hardware address `02:00:00:00:01:NN`.
+    pub fn plug_in_host(&self, name: &str, number: u8, addresses: &[&str]) -> Result<Namespace> {
+        let (first, others) = addresses
+            .split_first()
+            .context("a machine needs an address")?;
+        let host = lan::plug_in(
+            name,
+            &format!("port-{number:x}"),
+            &format!("02:00:00:00:01:{number:02x}"),
+            first,
+            &format!("fd12:3456:789a:1::{number:x}/64"),
+        )?;
+        for address in others {
+            host.configure(&format!("addr add {address} dev {INTERFACE}"))?;
+        }
+        Ok(host)
     }
 
     /// The external addresses that a Service has, in the order of its status.

@@ -132,7 +132,7 @@ pub(crate) fn surroundings() -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let processors = std::thread::available_parallelism()?;
     Ok(format!(
-        "Linux {}, {processors} processors for three nodes, the control plane and the client; load average at the end {}.\n",
+        "Linux {}, {processors} processors for all nodes, the control plane and the client; load average at the end {}.\n",
         kernel.trim(),
         load.join(" ")
     ))

@@ -403,7 +403,7 @@ impl Model {
         claim.families.contains(&IpFamily::of(address))
             && !self.context.nodes.contains_key(&address)
             && !self.context.others.contains_key(&address)
-            && !self.context.strangers.contains_key(&address)
+            && (requested || !self.context.strangers.contains_key(&address))
             && (reserved.is_empty() || is_mine)
             && !on_hold
             && pools.iter().any(admits)

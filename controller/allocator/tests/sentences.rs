@@ -405,6 +405,9 @@ fn what_another_machine_has_is_exchanged_only_if_it_was_just_given() {
         given.unwrap().released[0].1.to_string(),
         "192.0.2.2 is in use by a machine on the LAN with the hardware address 02:bb:00:00:00:01, as node node-2 hears"
     );
+    // Whoever asks for the very address gets it, and waits for the machine to go.
+    step(&mut allocator, asking(claim("a/wish", V4), &["192.0.2.2"]));
+    assert_eq!(answer(&allocator, "a/wish").0, "192.0.2.2");
     // A minute later its clients know the address.
     allocator.advance(Timestamp::from_second(100).unwrap());
     strange.strangers.insert(ip("192.0.2.4"), machine);

@@ -73,7 +73,9 @@ impl Search<'_> {
         }
         let mut obstacles: Vec<Obstacle> = Vec::new();
         obstacles.extend(self.pool_obstacles_to(address, kept));
-        obstacles.extend(self.obstacle_of_address(address));
+        // Whoever asks for the very address of another machine gets it: speakers announce it once that machine is gone.
+        let of_address = self.obstacle_of_address(address);
+        obstacles.extend(of_address.filter(|found| !matches!(found, Obstacle::Stranger { .. })));
         obstacles.extend(self.conflict(address));
         obstacles
     }
@@ -149,9 +151,9 @@ impl Search<'_> {
             })
         };
         node.or_else(other_class)
-            .or_else(stranger)
             .or_else(reserved)
             .or_else(on_hold)
+            .or_else(stranger)
     }
 
     pub(super) fn conflict(&self, address: IpAddr) -> Option<Obstacle> {
