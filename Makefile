@@ -225,13 +225,13 @@ bench-micro: prerequisites ## What a change costs, step by step, and in the kern
 
 .PHONY: image
 image: prerequisites ## The image as an OCI layout, static and reproducible, without a container daemon (ARCHITECTURES='x86_64 aarch64')
-	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu)
+	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),'aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu libc6-dev-arm64-cross')
 	$(TIMED) 'Image' tools/image $(TARGET)/oci $(ARCHITECTURES)
 	$(TIMED) 'Check of the image' tools/check-image $(TARGET)/oci $(ARCHITECTURES)
 
 .PHONY: plugin
 plugin: prerequisites ## Archives of the kubectl plugin, and the manifest by which krew installs it
-	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu)
+	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),'aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu libc6-dev-arm64-cross')
 	$(TIMED) 'Plugin' tools/plugin $(TARGET)/plugin $(ARCHITECTURES)
 
 .PHONY: build
