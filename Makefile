@@ -176,9 +176,18 @@ $(LAB)/e2e.test: e2e/kubernetes/go.mod e2e/kubernetes/build-tests.sh
 test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy
 	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture
 
+.PHONY: test-differential
+test-differential: build lab ## The proxy beside the real kube-proxy: random Services, each flow through both
+	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
+
 .PHONY: test-replacement
 test-replacement: build lab ## kube-proxy replaced by ours under load, and put back
 	$(TIMED) 'kube-proxy replaced, and back' $(IN_LAB) --test replacement -- --ignored --nocapture
+
+.PHONY: differential
+differential: build lab ## The same with 100 000 flows over 1000 tables (TABLES=1000 FLOWS=100, FOGHORN_SEED=.. repeats a run)
+	$(TIMED) 'Beside kube-proxy' env FOGHORN_TABLES=$(or $(TABLES),1000) FOGHORN_FLOWS=$(or $(FLOWS),100) FOGHORN_SCENES=8 \
+		$(IN_LAB) --test differential -- --ignored --nocapture
 
 .PHONY: test-crash
 test-crash: build lab ## The controller is killed 50 times while 100 Services come and go

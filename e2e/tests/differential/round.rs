@@ -1,0 +1,72 @@
+//! The tables of a round, as the specification sees them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use config::endpoint::EndpointSlice;
+use config::name::ServiceKey;
+use config::service::Service;
+use proxy_table::{ForwardingTable, NodeContext, compile_service};
+
+use crate::flows::{Question, Targets};
+use crate::objects::Table;
+use crate::scene::Scene;
+
+/// What stands in the kernel in one round, as the specification sees it.
+pub(crate) struct Round {
+    pub(crate) tables: Vec<Table>,
+    pub(crate) services: HashMap<ServiceKey, (Service, Vec<Arc<EndpointSlice>>)>,
+    pub(crate) spec: ForwardingTable,
+    /// By table, also what only kube-proxy serves.
+    pub(crate) targets: Vec<Targets>,
+}
+
+impl Round {
+    /// Makes these tables.
+    pub(crate) fn new(seed: u64, scene: &Scene, numbers: &[u32], round: u16) -> Result<Self> {
+        let tables = (0..).zip(numbers);
+        let tables: Vec<Table> = tables
+            .map(|(slot, number)| Table::random(seed, *number, slot, round))
+            .collect();
+        let context = Arc::new(scene.context());
+        let everything = Arc::new(NodeContext {
+            allow_external_ips: true,
+            ..scene.context()
+        });
+        let mut spec = ForwardingTable::new(Arc::clone(&context));
+        let mut services = HashMap::new();
+        let mut targets = Vec::new();
+        for table in &tables {
+            let mut all = Targets::new();
+            for workload in &table.workloads {
+                let (service, slices) = workload.read()?;
+                let key = service.key.clone();
+                let part = |context: &NodeContext| {
+                    compile_service(&service, &slices, context, &Default::default())
+                };
+                spec.update(&key, Some(part(&context)));
+                let frontends = part(&everything).frontends.into_iter();
+                all.extend(frontends.map(|(at, frontend)| (at, key.clone(), (*frontend).clone())));
+                services.insert(key, (service, slices));
+            }
+            targets.push(all);
+        }
+        Ok(Self {
+            tables,
+            services,
+            spec,
+            targets,
+        })
+    }
+
+    /// The Service of a table that the question is about.
+    pub(crate) fn owner(&self, position: usize, question: &Question) -> Option<&ServiceKey> {
+        let flow = &question.flow;
+        let targets = self.targets[position].iter();
+        let at_port = |target: &&(proxy_table::FrontendKey, ServiceKey, proxy_table::Frontend)| {
+            target.0.port == flow.port && target.0.protocol == flow.protocol
+        };
+        targets.filter(at_port).map(|(_, key, _)| key).next()
+    }
+}
