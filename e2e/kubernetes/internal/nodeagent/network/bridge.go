@@ -126,6 +126,8 @@ var forwarding = []sysctl{
 
 var bridgeSysctls = []sysctl{
 	{"ipv4/conf/" + bridgeName + "/send_redirects", "0"},
+	// Host ports at 127.0.0.1 lead to Pods.
+	{"ipv4/conf/" + bridgeName + "/route_localnet", "1"},
 	{"ipv6/conf/" + bridgeName + "/accept_dad", "0"},
 }
 

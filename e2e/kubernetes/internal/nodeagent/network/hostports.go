@@ -108,7 +108,8 @@ func portRules(ports []HostPort) string {
 	return fmt.Sprintf(portTable, open.String(), hairpins.String())
 }
 
-// portTable comes before the service proxies: a node port is never a host port,
+// portTable comes before the service proxies, which are at dstnat (-100) in both
+// hooks, though nft has that name in one only: a node port is never a host port,
 // since the scheduler and the API server give away neither twice.
 const portTable = `table inet lab-host-ports
 delete table inet lab-host-ports
@@ -120,7 +121,7 @@ table inet lab-host-ports {
 		fib daddr type local jump ports
 	}
 	chain output {
-		type nat hook output priority dstnat - 5
+		type nat hook output priority -105
 		fib daddr type local jump ports
 	}
 	chain postrouting {

@@ -48,19 +48,8 @@ func New(node string, addresses []net.IP, authority []byte, source Source) (*Ser
 	if !clients.AppendCertsFromPEM(authority) {
 		return nil, fmt.Errorf("the kubeconfig names no certificate authority")
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", logs{source})
-	streamed := streamed{source}
-	for _, method := range []string{"GET", "POST"} {
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", streamed.exec)
-		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", streamed.attach)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", streamed.portForward)
-	}
-	mux.HandleFunc("GET /healthz", func(writer http.ResponseWriter, _ *http.Request) {
-		_, _ = writer.Write([]byte("ok"))
-	})
 	return &Server{http.Server{
-		Handler:           mux,
+		Handler:           handler(source),
 		ReadHeaderTimeout: 10 * time.Second,
 		TLSConfig: &tls.Config{
 			MinVersion:   tls.VersionTLS12,
@@ -85,4 +74,20 @@ func (s *Server) Serve(ctx context.Context, port int32) error {
 		return err
 	}
 	return nil
+}
+
+// handler answers the requests of the kubelet's API that the lab needs.
+func handler(source Source) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", logs{source})
+	streamed := streamed{source}
+	for _, method := range []string{"GET", "POST"} {
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", streamed.exec)
+		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", streamed.attach)
+		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", streamed.portForward)
+	}
+	mux.HandleFunc("GET /healthz", func(writer http.ResponseWriter, _ *http.Request) {
+		_, _ = writer.Write([]byte("ok"))
+	})
+	return mux
 }
