@@ -31,7 +31,7 @@ fn no_sctp() -> bool {
     !protocols.lines().any(|line| line.starts_with("SCTP"))
 }
 
-static SKIPS: [Skip; 8] = [
+static SKIPS: [Skip; 9] = [
     Skip {
         pattern: r"\[Feature:SCTPConnectivity\]",
         reason: "the kernel of this machine has no SCTP",
@@ -57,6 +57,10 @@ static SKIPS: [Skip; 8] = [
     Skip::always(
         r"DNS configMap nameserver",
         "changes the configuration of the cluster's DNS and asks the internet",
+    ),
+    Skip::always(
+        r"ExternalTrafficPolicy: Local .*should work for type=LoadBalancer",
+        "takes a client in the nodes' subnet, where the lab's client is, for a node that hides the client",
     ),
     Skip::always(
         r"NetworkPolic",
