@@ -461,6 +461,8 @@ impl Scene {
     fn frontend(&self, family: Family, pods: &[u8]) -> Frontend {
         Frontend {
             kind: FrontendKind::ClusterIp,
+            port: "http".into(),
+            policy: config::service::TrafficPolicy::Cluster,
             inside: self.forward(family, pods),
             outside: self.forward(family, pods),
             masquerade: Masquerade::UnlessPod,

@@ -135,9 +135,9 @@ impl Places {
         let internal = Arc::new(Frontend {
             affinity_seconds,
             scheduler,
-            ..internal(eligible, service.internal_policy, context)
+            ..internal(port, eligible, service.internal_policy, context)
         });
-        let external = external(eligible, service.external_policy);
+        let external = external(port, eligible, service.external_policy);
         let external = |kind, sources: Option<&Arc<[IpNet]>>| Frontend {
             kind,
             affinity_seconds,
@@ -171,7 +171,12 @@ impl Places {
     }
 }
 
-fn internal(eligible: &Eligible, policy: TrafficPolicy, context: &NodeContext) -> Frontend {
+fn internal(
+    port: &ServicePort,
+    eligible: &Eligible,
+    policy: TrafficPolicy,
+    context: &NodeContext,
+) -> Frontend {
     let outcome = match policy {
         TrafficPolicy::Cluster => everywhere(eligible),
         TrafficPolicy::Local => here(eligible),
@@ -185,6 +190,8 @@ fn internal(eligible: &Eligible, policy: TrafficPolicy, context: &NodeContext) -
     };
     Frontend {
         kind: FrontendKind::ClusterIp,
+        port: Arc::clone(&port.name),
+        policy,
         inside: outcome.clone(),
         outside: outcome,
         masquerade,
@@ -194,13 +201,15 @@ fn internal(eligible: &Eligible, policy: TrafficPolicy, context: &NodeContext) -
     }
 }
 
-fn external(eligible: &Eligible, policy: TrafficPolicy) -> Frontend {
+fn external(port: &ServicePort, eligible: &Eligible, policy: TrafficPolicy) -> Frontend {
     let (outside, masquerade) = match policy {
         TrafficPolicy::Cluster => (everywhere(eligible), Masquerade::Always),
         TrafficPolicy::Local => (here(eligible), Masquerade::OnlyNode),
     };
     Frontend {
         kind: FrontendKind::NodePort,
+        port: Arc::clone(&port.name),
+        policy,
         inside: everywhere(eligible),
         outside,
         masquerade,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use config::address::IpFamily;
 use config::scheduler::Scheduler;
-use config::service::Protocol;
+use config::service::{Protocol, TrafficPolicy};
 use ipnet::IpNet;
 
 /// Where a frontend is reached: what a data plane looks up.
@@ -83,6 +83,10 @@ pub enum FrontendKind {
 pub struct Frontend {
     /// What it comes from.
     pub kind: FrontendKind,
+    /// The name of the Service's port (`spec.ports.name`), by which the frontends of one port know each other.
+    pub port: Arc<str>,
+    /// The traffic policy that it follows: which of the port's two sets of endpoints its flows go to.
+    pub policy: TrafficPolicy,
     /// Where flows of Pods of this cluster and of the node itself go ([`Origin`](crate::Origin)).
     pub inside: Outcome,
     /// Where all other flows go; equal to `inside` but for `externalTrafficPolicy: Local`.

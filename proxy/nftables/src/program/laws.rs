@@ -6,7 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use config::name::ServiceKey;
-use config::service::Protocol;
+use config::service::{Protocol, TrafficPolicy};
 use proptest::prelude::*;
 use proxy_table::generate::{Scene, any_scene};
 use proxy_table::{
@@ -141,6 +141,8 @@ fn with_affinity(endpoints: &[Endpoint], outside: bool) -> Frontend {
     let forward = set.map_or(Outcome::Drop, Outcome::Forward);
     Frontend {
         kind: FrontendKind::LoadBalancer,
+        port: "".into(),
+        policy: TrafficPolicy::Local,
         inside: if outside {
             Outcome::Drop
         } else {
