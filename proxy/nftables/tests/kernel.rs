@@ -11,21 +11,18 @@
 
 mod moves;
 mod network;
+mod packets;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::process::Command;
 use std::sync::Arc;
 
-use network::{Answer, Family, Hosts, Transport, alone, run};
+use network::{Family, Hosts, Transport, alone, run};
+use packets::{Plane, Scene, packets};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_nftables::{Kernel, KernelError, Nftables, Program};
 use proxy_table::generate::{any_history, any_scene};
-use proxy_table::{
-    EndpointSet, ForwardingTable, Frontend, FrontendKey, FrontendKind, Masquerade, NodeContext,
-    Outcome, Place, PodDetection, ServiceTable, UndefinedPort,
-};
+use proxy_table::{ForwardingTable, Masquerade, TableChange};
 
 macro_rules! kernel_test {
     ($(fn $name:ident() $body:block)*) => {$(
@@ -232,287 +229,12 @@ kernel_test! {
     }
 }
 
-/// Everything that packets of one family and protocol can meet.
-fn packets(hosts: &Hosts, scene: &Scene, plane: &mut Nftables, family: Family) {
-    let transport = scene.transport;
-    let mut table = scene.empty_table();
-    let forward = |pods: &[u8]| scene.forward(family, pods);
-    let frontend = |pods: &[u8]| scene.frontend(family, pods);
-    let cases: [(u32, Frontend); 8] = [
-        (1, frontend(&[1, 2])),
-        (2, frontend(&[1])),
-        (
-            3,
-            Frontend {
-                masquerade: Masquerade::Always,
-                ..frontend(&[1, 2])
-            },
-        ),
-        (
-            4,
-            Frontend {
-                outside: forward(&[2]),
-                inside: forward(&[1]),
-                masquerade: Masquerade::OnlyNode,
-                ..frontend(&[1])
-            },
-        ),
-        (
-            5,
-            Frontend {
-                outside: Outcome::Drop,
-                inside: forward(&[1]),
-                masquerade: Masquerade::OnlyNode,
-                ..frontend(&[1])
-            },
-        ),
-        (
-            6,
-            Frontend {
-                outside: Outcome::Reject,
-                inside: Outcome::Reject,
-                ..frontend(&[1])
-            },
-        ),
-        (
-            7,
-            Frontend {
-                sources: Some(
-                    ["198.51.100.0/24", "2001:db8:394::/48"]
-                        .iter()
-                        .map(|net| net.parse().unwrap())
-                        .collect(),
-                ),
-                ..frontend(&[1])
-            },
-        ),
-        (
-            8,
-            Frontend {
-                affinity_seconds: std::num::NonZeroU32::new(60),
-                ..frontend(&[1, 2])
-            },
-        ),
-    ];
-    for (number, frontend) in cases {
-        scene.add(&mut table, number, family, 80, frontend);
-    }
-    scene.add_node_port(
-        &mut table,
-        9,
-        family,
-        30_080,
-        Frontend {
-            masquerade: Masquerade::Always,
-            ..frontend(&[1, 2])
-        },
-    );
-    plane.settle(&table).unwrap();
-
-    let vip = |number| scene.vip(family, number);
-    let ask = |host: &network::Host, number| network::ask(host, transport, vip(number), 80);
-    let several = |host: &network::Host, number| -> BTreeSet<Answer> {
-        (0..40).map(|_| ask(host, number)).collect()
-    };
-    let pod = |number: u8| family.pod(number);
-    let seen = |pod: u8, source: IpAddr| Answer::From { pod, source };
-    let client = family.client();
-    let (node, bridge) = (family.node(), family.bridge());
-
-    // A frontend like a ClusterIP: Pods keep their address, others are masqueraded.
-    assert_eq!(
-        several(&hosts.client, 1),
-        [seen(1, bridge), seen(2, bridge)].into()
-    );
-    assert_eq!(
-        several(&hosts.node, 1),
-        [seen(1, bridge), seen(2, bridge)].into()
-    );
-    assert_eq!(
-        several(&hosts.pods[0], 1),
-        [seen(1, bridge), seen(2, pod(1))].into()
-    );
-    // Hairpin.
-    assert_eq!(several(&hosts.pods[0], 2), [seen(1, bridge)].into());
-    assert_eq!(several(&hosts.pods[1], 2), [seen(1, pod(2))].into());
-    // `externalTrafficPolicy: Cluster`.
-    assert_eq!(
-        several(&hosts.client, 3),
-        [seen(1, bridge), seen(2, bridge)].into()
-    );
-    assert_eq!(
-        several(&hosts.pods[1], 3),
-        [seen(1, bridge), seen(2, bridge)].into()
-    );
-    // `externalTrafficPolicy: Local`: from outside only the local endpoint, and the client keeps its address.
-    assert_eq!(several(&hosts.client, 4), [seen(2, client)].into());
-    assert_eq!(several(&hosts.pods[1], 4), [seen(1, pod(2))].into());
-    assert_eq!(several(&hosts.node, 4), [seen(1, bridge)].into());
-    assert_eq!(ask(&hosts.client, 5), Answer::Silence);
-    assert_eq!(ask(&hosts.pods[1], 5), seen(1, pod(2)));
-    assert_eq!(ask(&hosts.node, 5), seen(1, bridge));
-    // No endpoint.
-    for host in [&hosts.client, &hosts.node, &hosts.pods[0]] {
-        assert_eq!(
-            ask(host, 6),
-            Answer::Refused,
-            "{family:?} {transport:?} {host:?}"
-        );
-    }
-    // Source ranges.
-    for host in [&hosts.client, &hosts.pods[0]] {
-        assert_eq!(ask(host, 7), Answer::Silence);
-    }
-    // Affinity: one endpoint for each client, also when the other one goes and comes.
-    let kept = several(&hosts.client, 8);
-    assert_eq!(kept.len(), 1, "{kept:?}");
-    let Some(Answer::From { pod: kept, .. }) = kept.first().copied() else {
-        panic!("{kept:?}");
-    };
-    for (pods, expected) in [
-        (&[kept][..], kept),
-        (&[1, 2], kept),
-        (&[3 - kept], 3 - kept),
-        (&[1, 2], 3 - kept),
-    ] {
-        let frontend = Frontend {
-            affinity_seconds: std::num::NonZeroU32::new(60),
-            ..frontend(pods)
-        };
-        let change = scene.add(&mut table, 8, family, 80, frontend);
-        plane.update(&table, &[change]).unwrap();
-        assert_eq!(several(&hosts.client, 8), [seen(expected, bridge)].into());
-    }
-    // NodePorts, also on the node itself.
-    for host in [&hosts.client, &hosts.node, &hosts.pods[0]] {
-        let answers: BTreeSet<_> = (0..40)
-            .map(|_| network::ask(host, transport, node, 30_080))
-            .collect();
-        assert_eq!(answers, [seen(1, bridge), seen(2, bridge)].into());
-    }
-    // Other ports of a ClusterIP, and addresses of no Service.
-    assert_eq!(
-        network::ask(&hosts.client, transport, vip(1), 81),
-        Answer::Refused
-    );
-    assert_eq!(
-        network::ask(&hosts.node, transport, vip(1), 81),
-        Answer::Refused
-    );
-    assert_eq!(
-        network::ask(&hosts.client, transport, vip(200), 80),
-        Answer::Silence
-    );
-    // What is not ours.
-    assert_eq!(
-        network::ask(&hosts.client, transport, pod(1), network::POD_PORT),
-        seen(1, client)
-    );
-}
-
-/// The node whose table the tests make.
-struct Scene {
-    context: Arc<NodeContext>,
-    transport: Transport,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let mut context = NodeContext::new("node-1".into());
-        context.pods = PodDetection::Networks(vec![
-            "10.244.0.0/16".parse().unwrap(),
-            "2001:db8:f4::/48".parse().unwrap(),
-        ]);
-        context.service_cidrs = ["10.96.0.0/12", "2001:db8:96::/112"]
-            .iter()
-            .map(|net| net.parse().unwrap())
-            .collect();
-        context.node_port_addresses = [Family::V4.node(), Family::V6.node()].into();
-        Self {
-            context: Arc::new(context),
-            transport: Transport::Tcp,
-        }
+impl Plane for Nftables {
+    fn settle(&mut self, table: &ForwardingTable) {
+        Nftables::settle(self, table).unwrap();
     }
 
-    fn empty_table(&self) -> ForwardingTable {
-        ForwardingTable::new(Arc::clone(&self.context))
-    }
-
-    fn service(number: u32) -> config::name::ServiceKey {
-        config::name::ServiceKey::new("shop", format!("web-{number}"))
-    }
-
-    fn vip(&self, family: Family, number: u32) -> IpAddr {
-        let [_, _, high, low] = number.to_be_bytes();
-        match family {
-            Family::V4 => IpAddr::from([10, 96, high, low]),
-            Family::V6 => format!("2001:db8:96::{number:x}").parse().unwrap(),
-        }
-    }
-
-    fn forward(&self, family: Family, pods: &[u8]) -> Outcome {
-        let endpoints = pods.iter().map(|pod| proxy_table::Endpoint {
-            address: family.pod(*pod),
-            port: network::POD_PORT.try_into().unwrap(),
-        });
-        Outcome::Forward(EndpointSet::new(endpoints).unwrap())
-    }
-
-    fn frontend(&self, family: Family, pods: &[u8]) -> Frontend {
-        Frontend {
-            kind: FrontendKind::ClusterIp,
-            port: "http".into(),
-            policy: config::service::TrafficPolicy::Cluster,
-            inside: self.forward(family, pods),
-            outside: self.forward(family, pods),
-            masquerade: Masquerade::UnlessPod,
-            affinity_seconds: None,
-            scheduler: None,
-            sources: None,
-        }
-    }
-
-    fn add(
-        &self,
-        table: &mut ForwardingTable,
-        number: u32,
-        family: Family,
-        port: u16,
-        frontend: Frontend,
-    ) -> proxy_table::TableChange {
-        let address = self.vip(family, number);
-        let mut part = self.part(Place::Address(address), port, frontend);
-        part.cluster_ips.insert(address, UndefinedPort::Reject);
-        table.update(&Self::service(number), Some(part))
-    }
-
-    fn add_node_port(
-        &self,
-        table: &mut ForwardingTable,
-        number: u32,
-        family: Family,
-        port: u16,
-        frontend: Frontend,
-    ) {
-        let place = Place::Node(config::address::IpFamily::of(family.node()));
-        table.update(
-            &Self::service(number),
-            Some(self.part(place, port, frontend)),
-        );
-    }
-
-    fn part(&self, place: Place, port: u16, frontend: Frontend) -> ServiceTable {
-        let protocol = match self.transport {
-            Transport::Tcp => config::service::Protocol::Tcp,
-            Transport::Udp => config::service::Protocol::Udp,
-        };
-        let key = FrontendKey {
-            place,
-            protocol,
-            port: port.try_into().unwrap(),
-        };
-        let mut part = ServiceTable::default();
-        part.frontends.insert(key, Arc::new(frontend));
-        part
+    fn update(&mut self, table: &ForwardingTable, changes: &[TableChange]) {
+        Nftables::update(self, table, changes).unwrap();
     }
 }

@@ -1,0 +1,149 @@
+//! The data plane as the proxy uses it.
+
+use std::time::{Duration, Instant};
+
+use proxy_table::{ForwardingTable, TableChange};
+
+use crate::kernel::{Backend, Found, Kernel, KernelError};
+use crate::program::{Program, Style};
+use crate::rule::Mark;
+
+/// What makes iptables forward as the table says.
+///
+/// After any error the next call has to be [`Self::settle`].
+#[derive(Debug)]
+pub struct Iptables {
+    kernel: Kernel,
+    style: Style,
+    /// What the kernel holds, if nobody else touches it.
+    held: Program,
+    look: Look,
+}
+
+/// When to look next whether somebody else changed our rules.
+#[derive(Debug)]
+struct Look {
+    due: Instant,
+    /// How long it took to read the rules.
+    cost: Duration,
+}
+
+impl Iptables {
+    /// The iptables of this network namespace in the back end that was asked for, or else in the one that the machine
+    /// uses; nothing is changed.
+    ///
+    /// # Errors
+    /// If it is not installed.
+    pub fn open(backend: Option<Backend>, mark: Mark) -> Result<Self, KernelError> {
+        let kernel = Kernel::open(backend)?;
+        let style = Style {
+            mark,
+            random_fully: kernel.found().knows_random_fully(),
+        };
+        let due = Instant::now();
+        let cost = Duration::ZERO;
+        Ok(Self {
+            kernel,
+            style,
+            held: Program::default(),
+            look: Look { due, cost },
+        })
+    }
+
+    /// The back end, and how it was found.
+    pub fn found(&self) -> &Found {
+        self.kernel.found()
+    }
+
+    /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read or iptables refuses the difference.
+    pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
+        self.held = self.read()?;
+        self.bring_to(table)
+    }
+
+    /// Sends the changes that made the table what it is; whether anything had to be sent.
+    ///
+    /// # Errors
+    /// If iptables refuses them.
+    pub fn update(
+        &mut self,
+        table: &ForwardingTable,
+        _changes: &[TableChange],
+    ) -> Result<bool, KernelError> {
+        self.bring_to(table)
+    }
+
+    fn bring_to(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
+        let families = self.kernel.found().families();
+        let wanted = Program::compile(table, self.style, families);
+        let Some(change) = self.held.diff(&wanted) else {
+            return Ok(false);
+        };
+        match self.kernel.apply(&change) {
+            Ok(()) => {}
+            // What came before it was applied.
+            Err(KernelError::TooLong { .. }) => {
+                if let Some(change) = self.read()?.diff(&wanted) {
+                    self.kernel.apply_in_parts(&change)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        self.held = wanted;
+        Ok(true)
+    }
+
+    /// Whether somebody else has changed our rules since we did, as far as is known: reading them costs more the more there
+    /// are, so that is done every now and then only, for a small part of the time.
+    pub fn is_disturbed(&mut self) -> bool {
+        if Instant::now() < self.look.due {
+            return false;
+        }
+        // What cannot be read now is read later.
+        self.is_as_left().is_ok_and(|as_left| !as_left)
+    }
+
+    /// Whether the kernel holds our rules as we left them.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn is_as_left(&mut self) -> Result<bool, KernelError> {
+        Ok(self.read()? == self.held)
+    }
+
+    fn read(&mut self) -> Result<Program, KernelError> {
+        let begin = Instant::now();
+        let program = self.kernel.read();
+        self.look.cost = begin.elapsed();
+        self.look.due = Instant::now() + LOOK_INTERVAL.max(self.look.cost * LOOK_SHARE);
+        program
+    }
+
+    /// Removes everything of ours, from every back end that is installed but `spared`; whether there was anything.
+    ///
+    /// # Errors
+    /// If a program of iptables fails.
+    pub fn remove(spared: Option<Backend>) -> Result<bool, KernelError> {
+        let mut any = false;
+        for backend in [Backend::Legacy, Backend::Nft] {
+            if Some(backend) == spared {
+                continue;
+            }
+            match Kernel::open(Some(backend)) {
+                Ok(kernel) => any |= kernel.remove()?,
+                // What is not installed has left nothing that could be removed.
+                Err(KernelError::Backend(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// How often we look at least whether our rules are as we left them, if that is quick.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Looking takes one part in so many of the time at most.
+const LOOK_SHARE: u32 = 50;

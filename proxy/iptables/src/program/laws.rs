@@ -1,0 +1,243 @@
+//! The laws that hold for every data plane.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+use config::address::IpFamily;
+use config::name::ServiceKey;
+use config::service::{Protocol, TrafficPolicy};
+use proptest::prelude::*;
+use proxy_table::generate::{Scene, any_scene};
+use proxy_table::{
+    Arrival, Endpoint, EndpointSet, Flow, ForwardingTable, Frontend, FrontendKey, FrontendKind,
+    Masquerade, NodeContext, Outcome, Place, Reason, ServiceTable, Verdict,
+};
+
+use super::walk::{Clients, End};
+use super::{Program, Ruleset, Style};
+use crate::rule::Mark;
+
+const STYLE: Style = Style {
+    mark: Mark(NonZeroU32::new(0x4000).unwrap()),
+    random_fully: true,
+};
+const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
+
+fn compile(table: &ForwardingTable) -> Program {
+    Program::compile(table, STYLE, FAMILIES)
+}
+
+fn has_frontend(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Endpoints { .. }
+            | Reason::NoEndpoint { .. }
+            | Reason::NoLocalEndpoint { .. }
+            | Reason::SourceNotAllowed { .. }
+    )
+}
+
+/// The table before the last `count` steps.
+fn earlier(scene: &Scene, count: usize) -> ForwardingTable {
+    let mut scene = scene.clone();
+    let left = scene.steps.len().saturating_sub(count);
+    scene.steps.truncate(left);
+    scene.table()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn the_program_means_what_the_table_says(scene in any_scene(12)) {
+        let table = scene.table();
+        let program = compile(&table);
+        for flow in &scene.flows {
+            prop_assert_eq!(program.walk(flow), table.verdict(flow), "{:?}", flow);
+        }
+    }
+
+    #[test]
+    fn a_difference_leads_to_the_other_and_then_there_is_none(scene in any_scene(12), back in 1_usize..12) {
+        let (from, to) = (compile(&earlier(&scene, back)), compile(&scene.table()));
+        let mut held = from.clone();
+        if let Some(change) = from.diff(&to) {
+            held.apply(&change);
+        }
+        prop_assert_eq!(&held, &to);
+        prop_assert_eq!(held.diff(&to), None);
+        let nothing = Program::default();
+        if let Some(change) = held.diff(&nothing) {
+            held.apply(&change);
+        }
+        prop_assert!(held.is_empty());
+    }
+
+    /// What a Service serves before and after meets one of both meanwhile; what comes or goes may be unserved for a moment.
+    #[test]
+    fn no_state_in_between_gives_a_third_verdict(scene in any_scene(12), back in 1_usize..12, most in 1_usize..40) {
+        let (old, new) = (earlier(&scene, back), scene.table());
+        let mut held = compile(&old);
+        let blocks = held.diff(&compile(&new)).into_iter().flat_map(|change| change.families);
+        for (family, block) in blocks.flat_map(|(family, blocks)| {
+            let parts = blocks.into_iter().flat_map(move |block| block.parts(most));
+            parts.map(move |part| (family, part))
+        }) {
+            held.families.get_mut(&family).unwrap().apply(&block);
+            for flow in &scene.flows {
+                let met = held.walk(flow);
+                let (before, after) = (old.explain(flow), new.explain(flow));
+                let comes_or_goes = !has_frontend(&before.1) || !has_frontend(&after.1);
+                let unserved = !matches!(met, Verdict::Forward { .. });
+                prop_assert!(
+                    met == before.0 || met == after.0 || (comes_or_goes && unserved),
+                    "{:?} meets {:?} between {:?} and {:?}, after {}", flow, met, before, after, block.render(family)
+                );
+            }
+        }
+        prop_assert_eq!(held, compile(&new));
+    }
+
+    #[test]
+    fn what_is_written_is_read(scene in any_scene(12)) {
+        for (family, rules) in compile(&scene.table()).families {
+            let text = rules.render(family);
+            prop_assert_eq!(Ruleset::parse(&text, family), rules, "{}", text);
+        }
+    }
+
+    #[test]
+    fn nobody_mistakes_our_chains_for_those_of_kube_proxy(scene in any_scene(12)) {
+        for rules in compile(&scene.table()).families.values() {
+            for (_, name) in rules.chains.keys() {
+                prop_assert!(name.starts_with("FOGHORN-") && name.len() <= 28, "{}", name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_keeps_its_endpoint_while_it_is_in_the_set(
+        before in endpoints(), after in endpoints(), draws in (0_usize..6, 0_usize..6), outside: bool,
+    ) {
+        let [before_program, after_program] = [&before, &after].map(|endpoints| {
+            let mut table = ForwardingTable::new(Arc::new(NodeContext::new("node-1".into())));
+            let mut part = ServiceTable::default();
+            part.frontends.insert(FRONTEND, Arc::new(with_affinity(endpoints, outside)));
+            table.update(&ServiceKey::new("shop", "web"), Some(part));
+            compile(&table)
+        });
+        let flow = flow();
+        let mut clients = Clients::new();
+        let mut endpoint_of = |program: &Program, draw: usize| {
+            let mut lots = Vec::new();
+            program.send(&flow, &mut lots, &mut Clients::new());
+            if let Some(lot) = lots.get_mut(draw) {
+                lot.hits = true;
+            }
+            match program.send(&flow, &mut lots, &mut clients) {
+                End::Delivered(destination, Some(_)) => destination.endpoint,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = endpoint_of(&before_program, draws.0);
+        let second = endpoint_of(&after_program, draws.1);
+        prop_assert!(before.contains(&first) && after.contains(&second));
+        if after.contains(&first) {
+            prop_assert_eq!(first, second);
+        }
+        prop_assert_eq!(endpoint_of(&after_program, draws.0), second);
+    }
+}
+
+#[test]
+fn endpoints_are_chosen_uniformly() {
+    for count in [1, 2, 3, 7, 100] {
+        let endpoints: Vec<Endpoint> = (1..=count).map(endpoint).collect();
+        let mut table = ForwardingTable::new(Arc::new(NodeContext::new("node-1".into())));
+        let mut part = ServiceTable::default();
+        let frontend = with_affinity(&endpoints, false);
+        part.frontends.insert(FRONTEND, Arc::new(frontend));
+        table.update(&ServiceKey::new("shop", "web"), Some(part));
+        let program = compile(&table);
+        let mut chances = BTreeMap::new();
+        let mut lots = Vec::new();
+        loop {
+            let End::Delivered(destination, _) =
+                program.send(&flow(), &mut lots, &mut Clients::new())
+            else {
+                panic!("not delivered");
+            };
+            let chance = lots.iter().map(|lot| {
+                let hit = f64::from(lot.probability.steps()) / f64::from(1_u32 << 31);
+                if lot.hits { hit } else { 1.0 - hit }
+            });
+            chances.insert(destination.endpoint, chance.product::<f64>());
+            while lots.last().is_some_and(|lot| lot.hits) {
+                lots.pop();
+            }
+            match lots.last_mut() {
+                Some(lot) => lot.hits = true,
+                None => break,
+            }
+        }
+        assert_eq!(chances.len(), endpoints.len());
+        for chance in chances.values() {
+            assert!(
+                (chance * f64::from(count) - 1.0).abs() < 1e-6,
+                "{chance} of {count}"
+            );
+        }
+    }
+}
+
+const FRONTEND: FrontendKey = FrontendKey {
+    place: Place::Address(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7))),
+    protocol: Protocol::Tcp,
+    port: NonZeroU16::MIN,
+};
+
+fn flow() -> Flow {
+    Flow {
+        source: IpAddr::from([198, 51, 100, 1]),
+        source_port: 1024,
+        destination: IpAddr::from([203, 0, 113, 7]),
+        port: FRONTEND.port,
+        protocol: FRONTEND.protocol,
+        arrival: Arrival::Interface("eth0".into()),
+    }
+}
+
+fn endpoint(number: u8) -> Endpoint {
+    Endpoint {
+        address: IpAddr::from([10, 244, 1, number]),
+        port: NonZeroU16::MIN,
+    }
+}
+
+fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
+    let all: Vec<Endpoint> = (1..=6).map(endpoint).collect();
+    proptest::sample::subsequence(all, 1..=6)
+}
+
+/// A frontend whose flows from outside, or all flows, go to these endpoints.
+fn with_affinity(endpoints: &[Endpoint], outside: bool) -> Frontend {
+    let set = EndpointSet::new(endpoints.iter().copied());
+    let forward = set.map_or(Outcome::Drop, Outcome::Forward);
+    Frontend {
+        kind: FrontendKind::LoadBalancer,
+        port: "".into(),
+        policy: TrafficPolicy::Local,
+        inside: if outside {
+            Outcome::Drop
+        } else {
+            forward.clone()
+        },
+        outside: forward,
+        masquerade: Masquerade::OnlyNode,
+        affinity_seconds: NonZeroU32::new(60),
+        scheduler: None,
+        sources: None,
+    }
+}
