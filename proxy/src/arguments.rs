@@ -1,11 +1,13 @@
 //! The command line: kube-proxy's names and defaults where they exist.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Parser;
 use config_runtime::arguments::{CommonArguments, ListenAddress};
 use ipnet::IpNet;
+use proxy_iptables::{Backend, Mark};
 
 /// Forwards what lands on a Service to its endpoints.
 #[derive(Clone, Debug, Parser)]
@@ -31,14 +33,22 @@ pub struct Arguments {
     )]
     pub node_name: Option<String>,
 
-    /// What in the kernel forwards
+    /// What in the kernel forwards: nftables, iptables, or auto for nftables where the kernel has it and iptables elsewhere
     #[arg(
         long,
         alias = "proxy-mode",
         value_name = "MODE",
-        default_value = "nftables"
+        default_value = "auto"
     )]
     pub dataplane: String,
+
+    /// Which iptables to use, where it is iptables
+    #[arg(long, value_name = "BACKEND", value_enum, default_value_t)]
+    pub iptables_backend: IptablesBackend,
+
+    /// The bit of packet marks that iptables uses for what is to be masqueraded
+    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..32))]
+    pub iptables_masquerade_bit: u8,
 
     /// Remove everything of ours from the kernel, and end
     #[arg(long)]
@@ -101,6 +111,28 @@ pub struct Arguments {
 /// Port of `/healthz` and `/livez` by default, as kube-proxy's.
 pub const HEALTH_PORT: u16 = 10256;
 
+/// Which iptables to use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum IptablesBackend {
+    /// The one that this machine uses: where the kubelet's chains or most rules are
+    #[default]
+    Auto,
+    /// The one that keeps its rules in nf_tables
+    Nft,
+    /// The older one
+    Legacy,
+}
+
+impl From<IptablesBackend> for Option<Backend> {
+    fn from(backend: IptablesBackend) -> Self {
+        match backend {
+            IptablesBackend::Auto => None,
+            IptablesBackend::Nft => Some(Backend::Nft),
+            IptablesBackend::Legacy => Some(Backend::Legacy),
+        }
+    }
+}
+
 /// How Pods are told from outsiders, under kube-proxy's names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum DetectLocalMode {
@@ -126,6 +158,13 @@ impl Arguments {
             Some(ListenAddress(address)) => address,
             None => self.common.health_address_or(default),
         }
+    }
+
+    /// The packet mark of `--iptables-masquerade-bit`.
+    pub fn masquerade_mark(&self) -> Mark {
+        // The range of the argument leaves a bit.
+        let mark = 1_u32.checked_shl(self.iptables_masquerade_bit.into());
+        Mark(mark.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
     }
 
     /// Where metrics are served, if anywhere.

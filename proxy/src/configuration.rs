@@ -131,7 +131,7 @@ fn fill(
 const fn dataplane(mode: Mode) -> Result<&'static str, &'static str> {
     match mode {
         Mode::Nftables => Ok("nftables"),
-        Mode::Iptables => Err("iptables"),
+        Mode::Iptables => Ok("iptables"),
         Mode::Ipvs => Err("ipvs"),
     }
 }
@@ -216,7 +216,10 @@ conntrack: {tcpBeLiberal: true}
             *mode,
             format!("mode ipvs is not built in: {} is used", arguments.dataplane)
         );
-        assert_eq!(after("", "mode: nftables").1, Vec::<String>::new());
+        for mode in ["nftables", "iptables"] {
+            let (arguments, unheeded) = after("", &format!("mode: {mode}"));
+            assert_eq!((arguments.dataplane.as_str(), unheeded), (mode, Vec::new()));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod leftovers;
 pub mod liveness;
 pub mod machine;
 pub mod metrics;
+pub mod mode;
 pub mod moved;
 pub mod netfilter;
 pub mod pending;

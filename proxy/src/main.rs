@@ -1,6 +1,6 @@
 //! `foghorn-proxy`: the arguments, the tasks, and nothing else.
 
-mod nftables;
+mod planes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use config_runtime::arguments::CommonArguments;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
@@ -30,7 +29,7 @@ use proxy_table::NodeContext;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::nftables::{MovedVips, Nftables};
+use crate::planes::{MovedVips, Others, Plane, remove_all};
 
 fn main() -> ExitCode {
     let (mut arguments, matches) = configuration::command_line();
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
 
 fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if arguments.cleanup {
-        let found = Nftables::remove().context("failed to remove the rules")?;
+        let found = remove_all()?;
         let said = if found {
             "Removed everything of ours from the kernel"
         } else {
@@ -75,6 +74,8 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     if arguments.conntrack_tcp_be_liberal {
         sysctl::ensure_all(&[sysctl::BE_LIBERAL]);
     }
+    let plane = Plane::open(settings.mode, &arguments)?;
+    let mode = plane.name();
     let status = Arc::new(Status::default());
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -86,7 +87,7 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
         supervisor.spawn_server("health", serving);
     }
     if let Some(address) = arguments.metrics_address() {
-        let router = server::metrics_router(registry).merge(mode_router("nftables"));
+        let router = server::metrics_router(registry).merge(mode_router(mode));
         let serving = server::serve_when_free("metrics", address, router, closing.clone());
         supervisor.spawn_server("metrics", serving);
     }
@@ -103,14 +104,20 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let (checks, notices) = mpsc::unbounded_channel();
     let answering = health_check::serve(notices, Arc::clone(&status));
     supervisor.spawn_server("health checks", until(closing.clone(), answering));
-    let looking_after = look_after(Arc::clone(&status));
+    let looking_after = look_after(Arc::clone(&status), plane.others());
     supervisor.spawn_server("status", until(closing.clone(), looking_after));
     let (told_goals, goals) = watch::channel(BTreeMap::new());
-    let kernel = MovedVips::open().context("failed to open a socket to nftables")?;
-    let sending_on = moved::follow(goals, kernel, HEALTH_PORT);
-    supervisor.spawn_server("moved addresses", until(closing, sending_on));
+    match MovedVips::open() {
+        Ok(kernel) => {
+            let sending_on = moved::follow(goals, kernel, HEALTH_PORT);
+            supervisor.spawn_server("moved addresses", until(closing, sending_on));
+        }
+        Err(error) => {
+            let error = telemetry::Chain(&error);
+            tracing::warn!(%error, "Connections do not survive the move of their VIP to this node");
+        }
+    }
 
-    let plane = Nftables::open().context("failed to open a socket to nftables")?;
     let context = Arc::new(NodeContext::new(settings.node_name.clone()));
     let sync = Sync {
         settings,
@@ -132,7 +139,7 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
 /// From the octets of the API server to the batch for the kernel.
 async fn watch_and_sync(
     arguments: CommonArguments,
-    sync: Sync<Nftables>,
+    sync: Sync<Plane>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
     let client = client::connect(&arguments, "proxy").await?;
@@ -198,9 +205,9 @@ fn cleaner(metrics: &Metrics) -> Option<Cleaner> {
         .ok()
 }
 
-/// Tells who listens when the proxy becomes healthy or stale, and once it is healthy removes what kube-proxy left: not
-/// earlier, so that somebody forwards at every moment.
-async fn look_after(status: Arc<Status>) {
+/// Tells who listens when the proxy becomes healthy or stale, and once it is healthy removes what kube-proxy and other data
+/// planes of ours left: not earlier, so that somebody forwards at every moment.
+async fn look_after(status: Arc<Status>, others: Others) {
     let mut healthy = status.healthy();
     let mut ticks = tokio::time::interval(TICK);
     let mut may_have_leftovers = true;
@@ -211,6 +218,8 @@ async fn look_after(status: Arc<Status>) {
         }
         if may_have_leftovers && *healthy.borrow_and_update() {
             may_have_leftovers = false;
+            // It is logged what became of it.
+            let _ = tokio::task::spawn_blocking(move || others.remove()).await;
             match tokio::task::spawn_blocking(leftovers::remove).await {
                 Ok(Ok(found)) => say(&found),
                 Ok(Err(error)) => tracing::warn!(%error, "What kube-proxy left was not looked for"),

@@ -10,10 +10,13 @@ use ipnet::IpNet;
 use proxy_table::{NodeContext, PodDetection};
 
 use crate::arguments::{Arguments, DetectLocalMode};
+use crate::mode::{Mode, UnknownMode};
 
 /// What the proxy was asked to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
+    /// What in the kernel forwards.
+    pub mode: Mode,
     /// The Node object of this machine.
     pub node_name: NodeName,
     /// Where NodePorts are offered.
@@ -50,8 +53,8 @@ pub enum Pods {
 #[expect(missing_docs, reason = "the messages say it")]
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SettingsError {
-    #[error("--dataplane {0} is not built in: write nftables")]
-    DataPlane(String),
+    #[error(transparent)]
+    Mode(#[from] UnknownMode),
     #[error("--node-name is missing: give the name of the Node object of this machine")]
     NodeName,
     #[error(
@@ -69,12 +72,11 @@ impl TryFrom<&Arguments> for Settings {
     type Error = SettingsError;
 
     fn try_from(arguments: &Arguments) -> Result<Self, SettingsError> {
-        if arguments.dataplane != "nftables" {
-            return Err(SettingsError::DataPlane(arguments.dataplane.clone()));
-        }
+        let mode = arguments.dataplane.parse()?;
         let node_name = arguments.node_name.as_deref();
         let node_name = node_name.filter(|name| !name.is_empty());
         Ok(Self {
+            mode,
             node_name: node_name
                 .map(NodeName::from)
                 .ok_or(SettingsError::NodeName)?,
@@ -191,7 +193,7 @@ mod tests {
             ),
             (
                 "--node-name a --dataplane ipvs",
-                "--dataplane ipvs is not built in: write nftables",
+                "--dataplane ipvs is not built in: write auto, nftables or iptables",
             ),
             (
                 "--node-name a --nodeport-addresses primary,192.0.2.0/24",

@@ -187,6 +187,7 @@ proptest! {
 
 fn settings() -> Settings {
     Settings {
+        mode: proxy::mode::Mode::Auto,
         node_name: NodeName::from("node-1"),
         node_ports: NodePorts::Primary,
         pods: Pods::Fixed(PodDetection::None),

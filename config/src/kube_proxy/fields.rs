@@ -101,7 +101,7 @@ const CLIENT_CONNECTION: &[Field] = &[
 ];
 
 const IPTABLES: &[Field] = &[
-    idle("masqueradeBit", Shape::Whole, NO_MARKS),
+    idle("masqueradeBit", Shape::Whole, OWN_MARK),
     applies("masqueradeAll", Shape::Switch),
     idle(
         "localhostNodePorts",
@@ -147,6 +147,7 @@ const CONNTRACK: &[Field] = &[
 
 const CLIENT: &str = "the watches are four requests, and nothing is written";
 const NO_MARKS: &str = "packets are not marked";
+const OWN_MARK: &str = "--iptables-masquerade-bit says which";
 const EVERY_CHANGE: &str = "each change goes to the kernel at once";
 const WATCHED: &str = "changes are watched";
 const NO_IPVS: &str = "IPVS is not used";

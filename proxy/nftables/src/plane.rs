@@ -53,6 +53,14 @@ impl Nftables {
         self.forwarder = forwarder;
     }
 
+    /// Whether this kernel has nf_tables and the process may ask it; nothing is changed.
+    ///
+    /// # Errors
+    /// If it has none, or refuses.
+    pub fn probe() -> Result<(), KernelError> {
+        Kernel::open()?.is_as_known().map(drop)
+    }
+
     /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
     ///
     /// # Errors

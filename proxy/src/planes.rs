@@ -1,0 +1,181 @@
+//! The data planes, put to the seam, and which of them it is to be.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use config_runtime::telemetry::Chain;
+use proxy::arguments::Arguments;
+use proxy::data_plane::{DataPlane, PlaneError, Sent};
+use proxy::mode::{Mode, Reason, choose};
+use proxy::moved::SendOn;
+use proxy_iptables::{Backend, Iptables};
+use proxy_nftables::{KernelError, Nftables};
+use proxy_table::{ForwardingTable, TableChange};
+
+/// The data plane of this process.
+#[derive(Debug)]
+pub(crate) enum Plane {
+    /// nf_tables, over netlink.
+    Nftables(Box<Nftables>),
+    /// iptables, through its programs.
+    Iptables(Box<Iptables>),
+}
+
+impl Plane {
+    /// Opens the one that was asked for, or the one that this machine can have, and says why; nothing is changed.
+    pub(crate) fn open(mode: Mode, arguments: &Arguments) -> anyhow::Result<Self> {
+        let works = Nftables::probe();
+        let refusal = works.err().map(|error| Chain(&error).to_string());
+        let (mode, reason) = choose(mode, refusal);
+        if let Reason::NftablesRefuses(_) = reason {
+            tracing::warn!(mode = mode.name(), %reason, "Chose the data plane");
+        } else {
+            tracing::info!(mode = mode.name(), %reason, "Chose the data plane");
+        }
+        Ok(match mode {
+            Mode::Iptables => {
+                let backend = arguments.iptables_backend.into();
+                let plane = Iptables::open(backend, arguments.masquerade_mark())
+                    .context("failed to find iptables")?;
+                let found = plane.found();
+                let (backend, version, reason) = (found.backend(), found.version(), found.why());
+                tracing::info!(%backend, %version, %reason, "Chose the back end of iptables");
+                Self::Iptables(Box::new(plane))
+            }
+            Mode::Auto | Mode::Nftables => {
+                let plane = Nftables::open().context("failed to open a socket to nftables")?;
+                Self::Nftables(Box::new(plane))
+            }
+        })
+    }
+
+    /// Its name, as kube-proxy would say it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Nftables(_) => Mode::Nftables.name(),
+            Self::Iptables(_) => Mode::Iptables.name(),
+        }
+    }
+
+    /// What other data planes of ours may have left behind, which is to go once this one forwards.
+    pub(crate) fn others(&self) -> Others {
+        match self {
+            Self::Nftables(_) => Others {
+                nftables: false,
+                spared: None,
+            },
+            Self::Iptables(plane) => Others {
+                nftables: true,
+                spared: Some(plane.found().backend()),
+            },
+        }
+    }
+}
+
+/// Data planes of ours that are not in use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Others {
+    nftables: bool,
+    /// The back end of iptables that is in use.
+    spared: Option<Backend>,
+}
+
+impl Others {
+    /// Removes what they left behind, and says so.
+    pub(crate) fn remove(self) {
+        let mut removed = Vec::new();
+        if self.nftables {
+            match Nftables::remove() {
+                Ok(true) => removed.push(Mode::Nftables.name()),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(error = %Chain(&error), "No nftables to clean up"),
+            }
+        }
+        match Iptables::remove(self.spared) {
+            Ok(true) => removed.push(Mode::Iptables.name()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "Our rules in iptables were not removed");
+            }
+        }
+        for mode in removed {
+            tracing::info!(mode, "Removed the rules of another data plane of ours");
+        }
+    }
+}
+
+/// Removes everything of ours; whether there was anything.
+pub(crate) fn remove_all() -> anyhow::Result<bool> {
+    let iptables = Iptables::remove(None).context("failed to remove the rules of iptables");
+    let nftables = match Nftables::probe() {
+        Ok(()) => remove_nftables().context("failed to remove the tables of nftables"),
+        // Where there is no nf_tables there is nothing in it.
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "nftables was not looked at");
+            Ok(false)
+        }
+    };
+    Ok(iptables? | nftables?)
+}
+
+fn remove_nftables() -> Result<bool, KernelError> {
+    let forwards = Nftables::remove()?;
+    Ok(proxy_nftables::SendOn::remove()? || forwards)
+}
+
+/// The table of its own for VIPs that moved, which goes with every data plane.
+#[derive(Debug)]
+pub(crate) struct MovedVips(proxy_nftables::SendOn);
+
+impl MovedVips {
+    /// Opens it; nothing is changed.
+    pub(crate) fn open() -> Result<Self, KernelError> {
+        Nftables::probe()?;
+        proxy_nftables::SendOn::open().map(Self)
+    }
+}
+
+impl SendOn for MovedVips {
+    fn settle(&mut self, goals: &BTreeMap<IpAddr, IpAddr>) -> Result<Sent, PlaneError> {
+        let pairs = goals.iter().map(|(vip, node)| (*vip, *node));
+        sent(self.0.settle(&pairs.collect()))
+    }
+}
+
+impl DataPlane for Plane {
+    fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError> {
+        match self {
+            Self::Nftables(plane) => sent(plane.settle(table)),
+            Self::Iptables(plane) => sent(plane.settle(table)),
+        }
+    }
+
+    fn update(
+        &mut self,
+        table: &ForwardingTable,
+        changes: &[TableChange],
+    ) -> Result<Sent, PlaneError> {
+        match self {
+            Self::Nftables(plane) => sent(plane.update(table, changes)),
+            Self::Iptables(plane) => sent(plane.update(table, changes)),
+        }
+    }
+
+    fn is_intact(&mut self) -> bool {
+        !match self {
+            Self::Nftables(plane) => plane.is_disturbed(),
+            Self::Iptables(plane) => plane.is_disturbed(),
+        }
+    }
+}
+
+fn sent<E>(anything: Result<bool, E>) -> Result<Sent, PlaneError>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match anything {
+        Ok(anything) => Ok(Sent { anything }),
+        Err(error) => Err(PlaneError(Box::new(error))),
+    }
+}
