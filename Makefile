@@ -189,6 +189,16 @@ differential: build lab ## The same with 100 000 flows over 1000 tables (TABLES=
 	$(TIMED) 'Beside kube-proxy' env FOGHORN_TABLES=$(or $(TABLES),1000) FOGHORN_FLOWS=$(or $(FLOWS),100) FOGHORN_SCENES=8 \
 		$(IN_LAB) --test differential -- --ignored --nocapture
 
+.PHONY: test-iptables
+test-iptables: build lab ## The main job and the rules after random changes with --dataplane iptables, in both back ends
+	$(TIMED) 'The main job with iptables, nf_tables' env FOGHORN_PROXY_ARGUMENTS='--dataplane iptables --iptables-backend nft' \
+		$(IN_LAB) --test main_job -- --ignored --nocapture
+	$(TIMED) 'The main job with iptables, legacy' env FOGHORN_PROXY_ARGUMENTS='--dataplane iptables --iptables-backend legacy' \
+		$(IN_LAB) --test main_job -- --ignored --nocapture
+	$(TIMED) 'Rules of iptables after random changes' env FOGHORN_PROXY_ARGUMENTS='--dataplane iptables' \
+		$(IN_LAB) --test rules -- --ignored --nocapture
+	$(TIMED) 'From one data plane to another, in all directions' $(IN_LAB) --test modes -- --ignored --nocapture
+
 .PHONY: test-crash
 test-crash: build lab ## The controller is killed 50 times while 100 Services come and go
 	$(TIMED) 'Crashes of the controller' $(IN_LAB) --test crash -- --ignored --nocapture

@@ -59,6 +59,8 @@ pub struct Options {
     pub as_pods: bool,
     /// Programs that stand for images beyond agnhost: `NAME=PROGRAM [ARGUMENT ..]`.
     pub images: Vec<String>,
+    /// What our proxy is told besides; by default what `FOGHORN_PROXY_ARGUMENTS` says, as another data plane.
+    pub proxy_arguments: Vec<String>,
 }
 
 impl Options {
@@ -77,6 +79,7 @@ impl Options {
             service_network: SERVICE_NETWORK_IPV4.to_owned(),
             images: Vec::new(),
             as_pods: false,
+            proxy_arguments: proxy_arguments(),
         }
     }
 
@@ -247,7 +250,8 @@ impl Lab {
             let recipe = match options.proxy {
                 ServiceProxy::Foghorn => program("proxy", &suffix, &node.namespace)?
                     .args(["--node-name", &name, "--cluster-cidr", CLUSTER_CIDR])
-                    .args(["--speaker-socket", &socket]),
+                    .args(["--speaker-socket", &socket])
+                    .args(&options.proxy_arguments),
                 ServiceProxy::KubeProxy => kube_proxy(binaries, &self.folder, node)?,
                 ServiceProxy::None => continue,
             };
@@ -290,6 +294,11 @@ impl Lab {
     pub fn expect_all_running(&mut self) -> Result<()> {
         self.programs().try_for_each(Program::expect_running)
     }
+}
+
+fn proxy_arguments() -> Vec<String> {
+    let given = std::env::var("FOGHORN_PROXY_ARGUMENTS").unwrap_or_default();
+    given.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Runs `test` in a lab of its own; if it fails, shows the end of every log.

@@ -109,7 +109,7 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
     }
     let count: usize = fresh.values().map(Vec::len).sum();
     println!(
-        "{}: {} objects of nftables, {count} rules and elements: equal",
+        "{}: {} objects, {count} rules and elements: equal",
         node.number,
         fresh.len()
     );
@@ -166,7 +166,11 @@ fn wait_until_quiet(node: &Node) -> Result<BTreeMap<String, Vec<Value>>> {
 }
 
 fn complete_rules(node: &Node) -> Result<()> {
-    let text = node.namespace.output("nft", &["-j", "list", "ruleset"])?;
+    let text = if in_iptables(node) {
+        tables_of_iptables(node)?.concat()
+    } else {
+        node.namespace.output("nft", &["-j", "list", "ruleset"])?
+    };
     ensure!(
         text.contains(LAST_IPV4),
         "{LAST_IPV4} is not in the rules of {}",
@@ -180,8 +184,61 @@ fn complete_rules(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Everything that nftables holds on a node: rules by chain in their order, elements by set in a fixed order.
+/// Whether the node's proxy was told to use iptables.
+fn in_iptables(node: &Node) -> bool {
+    let arguments = node
+        .proxy
+        .iter()
+        .flat_map(|proxy| &proxy.recipe().arguments);
+    arguments.into_iter().any(|argument| argument == "iptables")
+}
+
+/// What both families and both back ends of iptables hold.
+fn tables_of_iptables(node: &Node) -> Result<Vec<String>> {
+    let programs = [
+        "iptables-legacy-save",
+        "ip6tables-legacy-save",
+        "iptables-nft-save",
+        "ip6tables-nft-save",
+    ];
+    let save = |program: &&str| {
+        let tables = ["filter", "nat"];
+        let tables = tables.map(|table| node.namespace.output(program, &["-t", table]));
+        Ok(tables.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    };
+    programs.iter().map(save).collect()
+}
+
+/// The rules by chain, in their order; chains without rules that iptables has by itself are left out.
+fn rules_of_iptables(node: &Node) -> Result<BTreeMap<String, Vec<Value>>> {
+    let mut objects = BTreeMap::<String, Vec<Value>>::new();
+    for (number, text) in tables_of_iptables(node)?.iter().enumerate() {
+        let mut table = "";
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+            } else if let Some(declared) = line.strip_prefix(':') {
+                let (chain, policy) = declared.split_once(' ').context("not a chain")?;
+                if policy.starts_with('-') {
+                    objects
+                        .entry(format!("{number} {table} {chain}"))
+                        .or_default();
+                }
+            } else if let Some(rule) = line.strip_prefix("-A ") {
+                let (chain, rule) = rule.split_once(' ').context("not a rule")?;
+                let rules = objects.entry(format!("{number} {table} {chain}"));
+                rules.or_default().push(json!(rule));
+            }
+        }
+    }
+    Ok(objects)
+}
+
+/// Everything that the node holds: rules by chain in their order, elements by set in a fixed order.
 fn rules(node: &Node) -> Result<BTreeMap<String, Vec<Value>>> {
+    if in_iptables(node) {
+        return rules_of_iptables(node);
+    }
     normalise(&node.namespace.output("nft", &["-j", "list", "ruleset"])?)
 }
 
