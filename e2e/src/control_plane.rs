@@ -181,7 +181,7 @@ pub fn node_agent(
     .args(["--state-directory", &format!("/run/{number}")])
     .args([
         "--image",
-        &format!("agnhost={}", binaries.agnhost()?.display()),
+        &format!("agnhost={} pause", binaries.agnhost()?.display()),
     ])
     .args(["--image", &format!("foghorn={}/", folder.image().display())]);
     let more = images.iter().flat_map(|image| ["--image", image]);
