@@ -42,8 +42,9 @@ impl Proxy {
 
     fn recipe(self, lab: &Lab, namespace: &Namespace, scene: &Scene) -> Result<Recipe> {
         let kubeconfig = lab.control_plane.kubeconfig();
-        // Both read the same file.
-        let configuration = lab.folder.path().join("kube-proxy.yaml");
+        // Both read the same, each in a file of its own: kube-proxy ends when its file changes.
+        let file_name = format!("{}.yaml", self.name());
+        let configuration = lab.folder.path().join(file_name);
         fs::write(&configuration, scene.configuration(&kubeconfig).to_string())?;
         match self {
             Self::Foghorn => {
