@@ -221,12 +221,11 @@ impl Kernel {
     /// # Errors
     /// If the kernel refuses it.
     pub fn remove() -> Result<bool, KernelError> {
-        let mut kernel = match Self::open() {
-            Ok(kernel) => kernel,
-            // Nothing of ours without it.
-            Err(KernelError::NoIpvs(_)) => return Ok(false),
-            Err(error) => return Err(error),
-        };
+        if !Path::new(LOADED).exists() {
+            // Nothing of ours without it, and it is not loaded to see that.
+            return Ok(false);
+        }
+        let mut kernel = Self::open()?;
         let ours = kernel.told()?.into_iter().filter(|told| told.ours);
         let requests: Vec<(Request, &[Errno])> = ours
             .map(|told| (kernel.to_ipvs.delete_server(told.key), &[Errno::ESRCH][..]))
@@ -317,3 +316,5 @@ impl Kernel {
 /// The interface that the routes of VIPs and ClusterIPs are at.
 const LINK: &str = "foghorn0";
 const SYSCTLS: &str = "/proc/sys";
+/// Exists while the module of IPVS is loaded.
+const LOADED: &str = "/proc/net/ip_vs";
