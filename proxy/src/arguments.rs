@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
+use config::scheduler::Scheduler;
 use config_runtime::arguments::{CommonArguments, ListenAddress};
 use ipnet::IpNet;
 use proxy_iptables::{Backend, Mark};
@@ -33,7 +35,7 @@ pub struct Arguments {
     )]
     pub node_name: Option<String>,
 
-    /// What in the kernel forwards: nftables, iptables, or auto for nftables where the kernel has it and iptables elsewhere
+    /// What in the kernel forwards: nftables, iptables, ipvs, or auto for nftables where the kernel has it and iptables elsewhere
     #[arg(
         long,
         alias = "proxy-mode",
@@ -49,6 +51,22 @@ pub struct Arguments {
     /// The bit of packet marks that iptables uses for what is to be masqueraded
     #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..32))]
     pub iptables_masquerade_bit: u8,
+
+    /// How IPVS chooses among endpoints where the Service does not say: rr, wrr, lc, wlc, sh, mh…
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub ipvs_scheduler: Scheduler,
+
+    /// After how much silence IPVS forgets a TCP connection, as 15m; 0s leaves it as it is [default: as conntrack]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub ipvs_tcp_timeout: Option<Duration>,
+
+    /// The same after a FIN
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub ipvs_tcpfin_timeout: Option<Duration>,
+
+    /// The same for UDP
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub ipvs_udp_timeout: Option<Duration>,
 
     /// Remove everything of ours from the kernel, and end
     #[arg(long)]
@@ -106,6 +124,14 @@ pub struct Arguments {
     /// Socket over which the speaker of this node says which nodes fell silent
     #[arg(long, value_name = "PATH", default_value = "/run/foghorn/proxy.sock")]
     pub speaker_socket: PathBuf,
+}
+
+/// Reads a duration as kube-proxy has them, such as 1h30m.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>();
+    let parsed = parsed.map_err(|error| format!("{error}: write a duration such as 15m"))?;
+    Duration::try_from(parsed)
+        .map_err(|_| "it is negative: write a duration such as 15m".to_owned())
 }
 
 /// Port of `/healthz` and `/livez` by default, as kube-proxy's.

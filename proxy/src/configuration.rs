@@ -33,8 +33,6 @@ pub enum ConfigurationError {
 pub enum Unheeded {
     #[error("{0}")]
     Field(WithoutEffect),
-    #[error("mode {0} is not built in: {1} is used")]
-    Mode(&'static str, String),
 }
 
 /// The command line, which ends the program where it is wrong or asks for help.
@@ -84,18 +82,12 @@ fn fill(
     file: KubeProxyConfiguration,
     given: impl Fn(&str) -> bool,
 ) -> Vec<Unheeded> {
-    let mut unheeded: Vec<Unheeded> = file
-        .without_effect
-        .into_iter()
-        .map(Unheeded::Field)
-        .collect();
+    let without_effect = file.without_effect.into_iter();
+    let unheeded = without_effect.map(Unheeded::Field).collect();
     if !given("dataplane")
         && let Some(mode) = file.mode
     {
-        match dataplane(mode) {
-            Ok(name) => name.clone_into(&mut arguments.dataplane),
-            Err(name) => unheeded.push(Unheeded::Mode(name, arguments.dataplane.clone())),
-        }
+        dataplane(mode).clone_into(&mut arguments.dataplane);
     }
     let listen = |address| Some(ListenAddress(Some(address)));
     let common = &mut arguments.common;
@@ -127,12 +119,12 @@ fn fill(
     unheeded
 }
 
-/// The data plane of a mode; its name where there is none.
-const fn dataplane(mode: Mode) -> Result<&'static str, &'static str> {
+/// The data plane of a mode.
+const fn dataplane(mode: Mode) -> &'static str {
     match mode {
-        Mode::Nftables => Ok("nftables"),
-        Mode::Iptables => Ok("iptables"),
-        Mode::Ipvs => Err("ipvs"),
+        Mode::Nftables => "nftables",
+        Mode::Iptables => "iptables",
+        Mode::Ipvs => "ipvs",
     }
 }
 
@@ -208,14 +200,13 @@ conntrack: {tcpBeLiberal: true}
     #[test]
     fn what_is_asked_for_in_vain_is_said() {
         let (arguments, unheeded) = after("--node-name a", "mode: ipvs\nipvs: {scheduler: rr}");
-        let [field, mode] = &unheeded[..] else {
+        let [field] = &unheeded[..] else {
             panic!("{unheeded:?}");
         };
-        assert!(field.ends_with(":4:19: ipvs.scheduler has no effect: IPVS is not used"));
-        assert_eq!(
-            *mode,
-            format!("mode ipvs is not built in: {} is used", arguments.dataplane)
-        );
+        assert_eq!(arguments.dataplane, "ipvs");
+        assert!(field.ends_with(
+            ":4:19: ipvs.scheduler has no effect: --ipvs-scheduler and --ipvs-tcp-timeout say it"
+        ));
         for mode in ["nftables", "iptables"] {
             let (arguments, unheeded) = after("", &format!("mode: {mode}"));
             assert_eq!((arguments.dataplane.as_str(), unheeded), (mode, Vec::new()));

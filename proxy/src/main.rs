@@ -1,5 +1,6 @@
 //! `foghorn-proxy`: the arguments, the tasks, and nothing else.
 
+mod ipvs;
 mod planes;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,6 +11,8 @@ pub enum Mode {
     Nftables,
     /// Chains of rules, through the programs of iptables.
     Iptables,
+    /// Virtual servers of IPVS, behind rules of nf_tables.
+    Ipvs,
 }
 
 impl Mode {
@@ -20,20 +22,21 @@ impl Mode {
             Self::Auto => "auto",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
 
 /// A text that names no data plane of ours.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("--dataplane {0} is not built in: write auto, nftables or iptables")]
+#[error("--dataplane {0} is not built in: write auto, nftables, iptables or ipvs")]
 pub struct UnknownMode(String);
 
 impl FromStr for Mode {
     type Err = UnknownMode;
 
     fn from_str(text: &str) -> Result<Self, UnknownMode> {
-        let all = [Self::Auto, Self::Nftables, Self::Iptables];
+        let all = [Self::Auto, Self::Nftables, Self::Iptables, Self::Ipvs];
         let found = all.into_iter().find(|mode| mode.name() == text);
         found.ok_or_else(|| UnknownMode(text.to_owned()))
     }
@@ -91,8 +94,8 @@ mod tests {
             );
         }
         assert_eq!(
-            "ipvs".parse::<Mode>().unwrap_err().to_string(),
-            "--dataplane ipvs is not built in: write auto, nftables or iptables"
+            "ebpf".parse::<Mode>().unwrap_err().to_string(),
+            "--dataplane ebpf is not built in: write auto, nftables, iptables or ipvs"
         );
     }
 }

@@ -13,6 +13,8 @@ use proxy_iptables::{Backend, Iptables};
 use proxy_nftables::{KernelError, Nftables};
 use proxy_table::{ForwardingTable, TableChange};
 
+use crate::ipvs::Ipvs;
+
 /// The data plane of this process.
 #[derive(Debug)]
 pub(crate) enum Plane {
@@ -20,6 +22,8 @@ pub(crate) enum Plane {
     Nftables(Box<Nftables>),
     /// iptables, through its programs.
     Iptables(Box<Iptables>),
+    /// IPVS, behind rules of nf_tables.
+    Ipvs(Box<Ipvs>),
 }
 
 impl Plane {
@@ -43,6 +47,10 @@ impl Plane {
                 tracing::info!(%backend, %version, %reason, "Chose the back end of iptables");
                 Self::Iptables(Box::new(plane))
             }
+            Mode::Ipvs => {
+                let plane = Ipvs::open(arguments).context("failed to open a socket to IPVS")?;
+                Self::Ipvs(Box::new(plane))
+            }
             Mode::Auto | Mode::Nftables => {
                 let plane = Nftables::open().context("failed to open a socket to nftables")?;
                 Self::Nftables(Box::new(plane))
@@ -55,6 +63,7 @@ impl Plane {
         match self {
             Self::Nftables(_) => Mode::Nftables.name(),
             Self::Iptables(_) => Mode::Iptables.name(),
+            Self::Ipvs(_) => Mode::Ipvs.name(),
         }
     }
 
@@ -63,10 +72,18 @@ impl Plane {
         match self {
             Self::Nftables(_) => Others {
                 nftables: false,
+                ipvs: true,
+                spared: None,
+            },
+            // Its rules are those of nftables.
+            Self::Ipvs(_) => Others {
+                nftables: false,
+                ipvs: false,
                 spared: None,
             },
             Self::Iptables(plane) => Others {
                 nftables: true,
+                ipvs: true,
                 spared: Some(plane.found().backend()),
             },
         }
@@ -77,6 +94,7 @@ impl Plane {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Others {
     nftables: bool,
+    ipvs: bool,
     /// The back end of iptables that is in use.
     spared: Option<Backend>,
 }
@@ -90,6 +108,15 @@ impl Others {
                 Ok(true) => removed.push(Mode::Nftables.name()),
                 Ok(false) => {}
                 Err(error) => tracing::debug!(error = %Chain(&error), "No nftables to clean up"),
+            }
+        }
+        if self.ipvs {
+            match proxy_ipvs::Ipvs::remove_servers() {
+                Ok(true) => removed.push(Mode::Ipvs.name()),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "Our virtual servers were not removed");
+                }
             }
         }
         match Iptables::remove(self.spared) {
@@ -116,7 +143,8 @@ pub(crate) fn remove_all() -> anyhow::Result<bool> {
             Ok(false)
         }
     };
-    Ok(iptables? | nftables?)
+    let ipvs = proxy_ipvs::Ipvs::remove_servers().context("failed to remove the servers of IPVS");
+    Ok(iptables? | nftables? | ipvs?)
 }
 
 fn remove_nftables() -> Result<bool, KernelError> {
@@ -148,6 +176,7 @@ impl DataPlane for Plane {
         match self {
             Self::Nftables(plane) => sent(plane.settle(table)),
             Self::Iptables(plane) => sent(plane.settle(table)),
+            Self::Ipvs(plane) => plane.settle(table),
         }
     }
 
@@ -159,6 +188,7 @@ impl DataPlane for Plane {
         match self {
             Self::Nftables(plane) => sent(plane.update(table, changes)),
             Self::Iptables(plane) => sent(plane.update(table, changes)),
+            Self::Ipvs(plane) => plane.update(table, changes),
         }
     }
 
@@ -166,6 +196,7 @@ impl DataPlane for Plane {
         !match self {
             Self::Nftables(plane) => plane.is_disturbed(),
             Self::Iptables(plane) => plane.is_disturbed(),
+            Self::Ipvs(plane) => !plane.is_intact(),
         }
     }
 }

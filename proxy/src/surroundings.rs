@@ -192,8 +192,8 @@ mod tests {
                 "--node-name is missing: give the name of the Node object of this machine",
             ),
             (
-                "--node-name a --dataplane ipvs",
-                "--dataplane ipvs is not built in: write auto, nftables or iptables",
+                "--node-name a --dataplane ebpf",
+                "--dataplane ebpf is not built in: write auto, nftables, iptables or ipvs",
             ),
             (
                 "--node-name a --nodeport-addresses primary,192.0.2.0/24",

@@ -115,12 +115,12 @@ const IPTABLES: &[Field] = &[
 const IPVS: &[Field] = &[
     idle("syncPeriod", Shape::Duration, EVERY_CHANGE),
     idle("minSyncPeriod", Shape::Duration, EVERY_CHANGE),
-    idle("scheduler", Shape::Text, NO_IPVS),
-    idle("excludeCIDRs", Shape::Texts, NO_IPVS),
-    idle("strictARP", Shape::Switch, NO_IPVS),
-    idle("tcpTimeout", Shape::Duration, NO_IPVS),
-    idle("tcpFinTimeout", Shape::Duration, NO_IPVS),
-    idle("udpTimeout", Shape::Duration, NO_IPVS),
+    idle("scheduler", Shape::Text, IPVS_FLAGS),
+    idle("excludeCIDRs", Shape::Texts, OTHERS_STAY),
+    idle("strictARP", Shape::Switch, ALWAYS_STRICT),
+    idle("tcpTimeout", Shape::Duration, IPVS_FLAGS),
+    idle("tcpFinTimeout", Shape::Duration, IPVS_FLAGS),
+    idle("udpTimeout", Shape::Duration, IPVS_FLAGS),
 ];
 
 const NFTABLES: &[Field] = &[
@@ -150,5 +150,7 @@ const NO_MARKS: &str = "packets are not marked";
 const OWN_MARK: &str = "--iptables-masquerade-bit says which";
 const EVERY_CHANGE: &str = "each change goes to the kernel at once";
 const WATCHED: &str = "changes are watched";
-const NO_IPVS: &str = "IPVS is not used";
+const IPVS_FLAGS: &str = "--ipvs-scheduler and --ipvs-tcp-timeout say it";
+const OTHERS_STAY: &str = "virtual servers of others are left alone";
+const ALWAYS_STRICT: &str = "no address of a Service is told to the LAN";
 const MACHINE: &str = "limits of the connection tracking are set by sysctl";

@@ -93,8 +93,8 @@ fn fields_that_do_nothing_are_named_with_the_reason() {
         (
             "mode: ipvs\nipvs: {scheduler: rr, strictARP: true}",
             &[
-                "kube-proxy.yaml:4:19: ipvs.scheduler has no effect: IPVS is not used",
-                "kube-proxy.yaml:4:34: ipvs.strictARP has no effect: IPVS is not used",
+                "kube-proxy.yaml:4:19: ipvs.scheduler has no effect: --ipvs-scheduler and --ipvs-tcp-timeout say it",
+                "kube-proxy.yaml:4:34: ipvs.strictARP has no effect: no address of a Service is told to the LAN",
             ],
         ),
         (
