@@ -216,11 +216,12 @@ pub fn addresses(asked: &Asked) -> BTreeSet<IpAddr> {
 }
 
 fn of_address(asked: &Asked, address: IpAddr) -> Vec<Finding> {
-    let probes: Vec<_> = asked
+    let mut probes: Vec<_> = asked
         .probes
         .iter()
         .filter(|probe| probe.address == address)
         .collect();
+    probes.sort_by(|one, other| one.node.cmp(&other.node));
     let owners: Vec<String> = probes
         .iter()
         .filter(|probe| probe.is_owner)
