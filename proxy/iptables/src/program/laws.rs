@@ -9,7 +9,7 @@ use config::address::IpFamily;
 use config::name::ServiceKey;
 use config::service::{Protocol, TrafficPolicy};
 use proptest::prelude::*;
-use proxy_table::generate::{Scene, any_scene};
+use proxy_table::generate::any_scene;
 use proxy_table::{
     Arrival, Endpoint, EndpointSet, Flow, ForwardingTable, Frontend, FrontendKey, FrontendKind,
     Masquerade, NodeContext, Outcome, Place, Reason, ServiceTable, Verdict,
@@ -39,14 +39,6 @@ fn has_frontend(reason: &Reason) -> bool {
     )
 }
 
-/// The table before the last `count` steps.
-fn earlier(scene: &Scene, count: usize) -> ForwardingTable {
-    let mut scene = scene.clone();
-    let left = scene.steps.len().saturating_sub(count);
-    scene.steps.truncate(left);
-    scene.table()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -61,7 +53,7 @@ proptest! {
 
     #[test]
     fn a_difference_leads_to_the_other_and_then_there_is_none(scene in any_scene(12), back in 1_usize..12) {
-        let (from, to) = (compile(&earlier(&scene, back)), compile(&scene.table()));
+        let (from, to) = (compile(&scene.earlier(back)), compile(&scene.table()));
         let mut held = from.clone();
         if let Some(change) = from.diff(&to) {
             held.apply(&change);
@@ -78,7 +70,7 @@ proptest! {
     /// What a Service serves before and after meets one of both meanwhile; what comes or goes may be unserved for a moment.
     #[test]
     fn no_state_in_between_gives_a_third_verdict(scene in any_scene(12), back in 1_usize..12, most in 1_usize..40) {
-        let (old, new) = (earlier(&scene, back), scene.table());
+        let (old, new) = (scene.earlier(back), scene.table());
         let mut held = compile(&old);
         let blocks = held.diff(&compile(&new)).into_iter().flat_map(|change| change.families);
         for (family, block) in blocks.flat_map(|(family, blocks)| {

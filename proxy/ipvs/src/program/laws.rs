@@ -26,14 +26,6 @@ fn rules(table: &ForwardingTable, surroundings: &Surroundings) -> Rules {
     Rules::compile_for(table, &Forwarder::Ipvs { own })
 }
 
-fn earlier(scene: &Scene, count: usize) -> ForwardingTable {
-    let mut scene = scene.clone();
-    scene
-        .steps
-        .truncate(scene.steps.len().saturating_sub(count));
-    scene.table()
-}
-
 /// What the table says, but that an address which the node has only for Services lets nobody in at its other ports.
 fn expected(table: &ForwardingTable, program: &Program, flow: &Flow) -> Verdict {
     let left_alone = table
@@ -100,7 +92,7 @@ proptest! {
     #[test]
     fn a_difference_leads_to_the_other_and_then_there_is_none(scene in any_scene(12), back in 1_usize..12) {
         let surroundings = surroundings(&scene);
-        let from = Program::compile(&earlier(&scene, back), &surroundings);
+        let from = Program::compile(&scene.earlier(back), &surroundings);
         let to = Program::compile(&scene.table(), &surroundings);
         let mut held = from.clone();
         apply(&mut held, &from.diff(&to));
@@ -111,7 +103,7 @@ proptest! {
     #[test]
     fn connections_stay_while_their_frontend_is_there(scene in any_scene(12), back in 1_usize..12) {
         let surroundings = surroundings(&scene);
-        let from = Program::compile(&earlier(&scene, back), &surroundings);
+        let from = Program::compile(&scene.earlier(back), &surroundings);
         let to = Program::compile(&scene.table(), &surroundings);
         let mut held = from.clone();
         apply(&mut held, &from.diff(&to));
@@ -131,7 +123,7 @@ proptest! {
     #[test]
     fn no_flow_meets_a_third_endpoint_between_two_steps(scene in any_scene(12), back in 1_usize..12) {
         let surroundings = surroundings(&scene);
-        let (before, after) = (earlier(&scene, back), scene.table());
+        let (before, after) = (scene.earlier(back), scene.table());
         let mut held = Program::compile(&before, &surroundings);
         let to = Program::compile(&after, &surroundings);
         let change = held.diff(&to);
@@ -186,7 +178,7 @@ proptest! {
     #[test]
     fn what_others_made_is_taken_over_where_it_is_wanted_and_left_elsewhere(scene in any_scene(12), back in 1_usize..12) {
         let surroundings = surroundings(&scene);
-        let mut held = Program::compile(&earlier(&scene, back), &surroundings);
+        let mut held = Program::compile(&scene.earlier(back), &surroundings);
         for server in held.servers.values_mut() {
             server.foreign = true;
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use config::name::ServiceKey;
 use config::service::{Protocol, TrafficPolicy};
 use proptest::prelude::*;
-use proxy_table::generate::{Scene, any_scene};
+use proxy_table::generate::any_scene;
 use proxy_table::{
     Arrival, Endpoint, EndpointSet, Flow, ForwardingTable, Frontend, FrontendKey, FrontendKind,
     Masquerade, NodeContext, Outcome, Place, ServiceTable,
@@ -29,15 +29,6 @@ fn in_use(program: &Program, of: &Program) -> Program {
     program
 }
 
-/// The table before the last `count` steps.
-fn earlier(scene: &Scene, count: usize) -> ForwardingTable {
-    let mut scene = scene.clone();
-    scene
-        .steps
-        .truncate(scene.steps.len().saturating_sub(count));
-    scene.table()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -52,7 +43,7 @@ proptest! {
 
     #[test]
     fn a_difference_leads_to_the_other_and_then_there_is_none(scene in any_scene(12), back in 1_usize..12) {
-        let (from, to) = (Program::compile(&earlier(&scene, back)), Program::compile(&scene.table()));
+        let (from, to) = (Program::compile(&scene.earlier(back)), Program::compile(&scene.table()));
         let mut held = from.clone();
         if let Some(change) = from.diff(&to) {
             held.apply(&change);

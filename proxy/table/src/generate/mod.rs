@@ -65,6 +65,12 @@ impl Scene {
         table_of(&self.context, &self.steps)
     }
 
+    /// The table before the last `count` steps.
+    pub fn earlier(&self, count: usize) -> ForwardingTable {
+        let kept = self.steps.len().saturating_sub(count);
+        table_of(&self.context, self.steps.get(..kept).unwrap_or_default())
+    }
+
     /// What each Service is after all steps.
     pub fn latest(&self) -> BTreeMap<ServiceKey, Step> {
         let steps = self.steps.iter();
