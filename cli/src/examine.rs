@@ -99,20 +99,12 @@ async fn ask<T: DeserializeOwned>(
         name,
         port,
     } = speaker;
-    let pods = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
-    let request = pods
-        .get_subresource(&format!("proxy/{path}"), &format!("{name}:{port}"))
-        .map_err(|error| error.to_string())?;
-    match tokio::time::timeout(PATIENCE, client.request(request)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(format!(
-            "the speaker {namespace}/{name} does not answer to /{path}: {error}"
-        )),
-        Err(_) => Err(format!(
-            "the speaker {namespace}/{name} does not answer to /{path} in {} s",
-            PATIENCE.as_secs()
-        )),
-    }
+    let answer = fetch::page_within(PATIENCE, client, namespace, name, *port, path).await;
+    answer
+        .and_then(|text| {
+            serde_json::from_str(&text).map_err(|error| format!("{namespace}/{name}: {error}"))
+        })
+        .map_err(|error| format!("a speaker does not answer to /{path}: {error}"))
 }
 
 async fn daemon_sets(client: &Client) -> Result<Vec<String>, kube::Error> {

@@ -326,16 +326,31 @@ pub async fn page(
     port: u16,
     path: &str,
 ) -> Result<String, String> {
+    page_within(SPEAKER_TIMEOUT, client, namespace, name, port, path).await
+}
+
+/// The same with another time to wait.
+///
+/// # Errors
+/// As [`page`].
+pub async fn page_within(
+    patience: Duration,
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    port: u16,
+    path: &str,
+) -> Result<String, String> {
     let pods = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
     let request = pods
         .get_subresource(&format!("proxy/{path}"), &format!("{name}:{port}"))
         .map_err(|error| error.to_string())?;
-    match tokio::time::timeout(SPEAKER_TIMEOUT, client.request_text(request)).await {
+    match tokio::time::timeout(patience, client.request_text(request)).await {
         Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => Err(format!("{namespace}/{name}: {}", short(&error))),
         Err(_) => Err(format!(
             "{namespace}/{name}: no answer in {} s",
-            SPEAKER_TIMEOUT.as_secs()
+            patience.as_secs()
         )),
     }
 }
