@@ -48,7 +48,8 @@ impl Recorder {
     /// Something changed: what is to be written is looked at soon.
     pub fn touch(&mut self) {
         // Not put off by what comes later, so that a steady stream of changes does not keep it for ever.
-        self.due.get_or_insert_with(|| Instant::now() + REST);
+        let soon = Instant::now() + REST;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
     /// Waits until it is time to look; cancel-safe.
@@ -70,10 +71,14 @@ impl Recorder {
         self.due = None;
         let state = self.control.state().await?;
         let wanted = duties(&self.node, &state, &self.history, services);
-        self.duties.send_replace(wanted);
+        self.due = (!wanted.is_empty()).then(|| Instant::now() + REFRESH);
+        self.duties
+            .send_if_modified(|held| std::mem::replace(held, wanted.clone()) != wanted);
         Ok(())
     }
 }
 
 /// Between an event and the look: what happens together is written together.
 const REST: Duration = Duration::from_millis(300);
+/// Between two looks without an event: where the other nodes stand changes without one, as when a proxy falls ill there.
+const REFRESH: Duration = Duration::from_secs(5);
