@@ -16,7 +16,7 @@ use speaker_announcer::packet::ndp::Ndp;
 use speaker_announcer::packet::{Body, Frame};
 use speaker_announcer::{
     Announcer, Candidate, Configuration, Failback, Fitness, Identity, Ineligible, Key, Keyring,
-    Link, LinkIndex, Links, MacAddr, Partition, Payload, PlacementKey, Time, Timing, Vip,
+    Link, LinkIndex, Links, MacAddr, Partition, Payload, PlacementKey, Programmed, Time, Timing, Vip,
 };
 
 const LINKS: [LinkIndex; 2] = [LinkIndex(2), LinkIndex(3)];
@@ -252,7 +252,22 @@ impl Story {
                 ]);
                 self.a.handle_fitness(Fitness { unfit }, now);
             }
-            14 => self.a.handle_idle(dice.of(&VIPS), dice.flag(), now),
+            14 if dice.flag() => {
+                let idle = [dice.of(&VIPS)].into();
+                self.a.handle_idle(&idle, now);
+            }
+            14 => {
+                let (some, others) = ([dice.of(&VIPS)].into(), [dice.of(&VIPS)].into());
+                let programmed = match dice.octet() {
+                    0..64 => Programmed::Unknown,
+                    64..128 => Programmed::Only(some),
+                    _ => Programmed::Changed {
+                        added: some,
+                        removed: others,
+                    },
+                };
+                self.a.handle_programmed(programmed, now);
+            }
             _ => match dice.octet() {
                 0 => self.a.handle_shutdown(now),
                 1 => self.b.handle_shutdown(now),

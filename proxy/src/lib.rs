@@ -18,6 +18,7 @@ pub mod mode;
 pub mod moved;
 pub mod netfilter;
 pub mod pending;
+pub mod programmed;
 pub mod speaker_socket;
 pub mod status;
 pub mod surroundings;

@@ -17,10 +17,10 @@ use config_runtime::telemetry;
 use config_runtime::{Interest, client, server};
 use prometheus_client::registry::Registry;
 use proxy::arguments::{Arguments, HEALTH_PORT};
-use proxy::conntrack::{Cleaner, Sweep};
+use proxy::conntrack::{Cleaner, Sweep, idle};
 use proxy::health::{health_router, mode_router};
 use proxy::metrics::Metrics;
-use proxy::speaker_socket::{Said, SpeakerSocket};
+use proxy::speaker_socket::{Condition, Said, SpeakerSocket};
 use proxy::status::Status;
 use proxy::surroundings::Settings;
 use proxy::sync::Sync;
@@ -96,11 +96,16 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let watching = machine::watch_addresses(told_addresses);
     supervisor.spawn_server("addresses", until(closing.clone(), watching));
     let (told_said, said) = watch::channel(Said::default());
-    let hearing = hear_speaker(
-        arguments.speaker_socket.clone(),
-        told_said,
-        status.healthy(),
-    );
+    let (programmed, tells_programmed) = watch::channel(None);
+    let (told_idle, tells_idle) = watch::channel(BTreeSet::new());
+    let looking = idle::follow(said.clone(), told_idle);
+    supervisor.spawn_server("idle addresses", until(closing.clone(), looking));
+    let condition = Condition {
+        healthy: status.healthy(),
+        programmed: tells_programmed,
+        idle: tells_idle,
+    };
+    let hearing = hear_speaker(arguments.speaker_socket.clone(), told_said, condition);
     supervisor.spawn_server("speaker socket", until(closing.clone(), hearing));
     let (checks, notices) = mpsc::unbounded_channel();
     let answering = health_check::serve(notices, Arc::clone(&status));
@@ -126,6 +131,7 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
         said,
         goals: told_goals,
         worker: Worker::new(plane, context),
+        programmed,
         cleaner: cleaner(&metrics),
         health_checks: checks,
         status,
@@ -169,7 +175,7 @@ where
 }
 
 /// Listens to the speaker, also where another proxy does so at first, as one that is about to be replaced.
-async fn hear_speaker(path: PathBuf, told: watch::Sender<Said>, healthy: watch::Receiver<bool>) {
+async fn hear_speaker(path: PathBuf, told: watch::Sender<Said>, condition: Condition) {
     let mut said = false;
     let socket = loop {
         match SpeakerSocket::bind(&path) {
@@ -183,7 +189,7 @@ async fn hear_speaker(path: PathBuf, told: watch::Sender<Said>, healthy: watch::
         }
         tokio::time::sleep(LISTEN_RETRY).await;
     };
-    socket.serve(told, healthy).await;
+    socket.serve(told, condition).await;
 }
 
 fn cleaner(metrics: &Metrics) -> Option<Cleaner> {
@@ -217,7 +223,7 @@ async fn look_after(status: Arc<Status>, others: Others) {
             _ = ticks.tick() => status.refresh(Instant::now()),
             Ok(()) = healthy.changed() => {}
         }
-        if may_have_leftovers && *healthy.borrow_and_update() {
+        if may_have_leftovers && *healthy.borrow_and_update() == Some(true) {
             may_have_leftovers = false;
             // It is logged what became of it.
             let _ = tokio::task::spawn_blocking(move || others.remove()).await;

@@ -173,6 +173,7 @@ mod tests {
             let said = Said {
                 silent: [NodeName::from("silent")].into(),
                 moved: [(parse(vip), NodeName::from(node))].into(),
+                ..Said::default()
             };
             let found = goals(&said, &snapshot);
             let expected = expected.map(|(address, silent)| {

@@ -1,10 +1,15 @@
 //! The socket on the node over which the local speaker and the proxy tell each other what only they know.
 //!
 //! The speaker writes a line of JSON whenever it changes its mind,
-//! `{"version":1,"silent":["node-2"],"moved":{"192.0.2.240":"node-3"}}`. The proxy leaves out endpoints on the silent nodes while
-//! others remain, and sends segments of connections to the VIPs that it does not know on to the nodes that own them, or
-//! owned them before this one. The proxy writes a line at once and whenever its health changes,
-//! `{"version":1,"healthy":true}`. When the connection ends, nobody is silent and nothing has moved.
+//! `{"version":1,"silent":["node-2"],"moved":{"192.0.2.240":"node-3"},"watched":["192.0.2.241"]}`. The proxy leaves out
+//! endpoints on the silent nodes while others remain, and sends segments of connections to the VIPs that it does not know on
+//! to the nodes that own them, or owned them before this one; it finds out whether connections go through those that are
+//! watched. When the connection ends, nobody is silent, nothing has moved, and nothing is watched.
+//!
+//! The proxy writes a line once it knows its condition and whenever that changes,
+//! `{"version":1,"healthy":true,"programmed":["192.0.2.240","192.0.2.241"],"idle":["192.0.2.241"]}`: whether the node should
+//! get traffic, which VIPs of load balancers the kernel forwards, and which of those that are watched carry no connection.
+//! Later lines have `added` and `removed` VIPs in place of all that are programmed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,6 +24,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use crate::programmed::{News, Programmed};
+
 /// What the speaker says.
 #[derive(Debug, Deserialize)]
 struct FromSpeaker {
@@ -27,6 +34,8 @@ struct FromSpeaker {
     /// An older speaker does not say it.
     #[serde(default)]
     moved: BTreeMap<IpAddr, String>,
+    #[serde(default)]
+    watched: BTreeSet<IpAddr>,
 }
 
 /// What the speaker has said last.
@@ -36,13 +45,70 @@ pub struct Said {
     pub silent: BTreeSet<NodeName>,
     /// For each VIP the node that owns it, or owned it before this one.
     pub moved: BTreeMap<IpAddr, NodeName>,
+    /// VIPs that would go to another node if no connection went through them.
+    pub watched: BTreeSet<IpAddr>,
 }
 
-/// What the proxy says.
+/// What the proxy tells, as it changes.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// Whether the node should get traffic; nothing is told before that is known.
+    pub healthy: watch::Receiver<Option<bool>>,
+    /// Which VIPs the kernel forwards; not told before that is known.
+    pub programmed: watch::Receiver<Option<Programmed>>,
+    /// Which of the watched VIPs carry no connection.
+    pub idle: watch::Receiver<BTreeSet<IpAddr>>,
+}
+
+/// A line that the proxy writes.
 #[derive(Debug, Serialize)]
 struct ToSpeaker {
     version: u32,
     healthy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    programmed: Option<BTreeSet<IpAddr>>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    added: BTreeSet<IpAddr>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    removed: BTreeSet<IpAddr>,
+    idle: BTreeSet<IpAddr>,
+}
+
+impl Condition {
+    /// The line that says what is new since the last one, and what was told by then; none while nothing is known.
+    fn line(&mut self, told: &mut Option<u64>) -> Option<String> {
+        let healthy = (*self.healthy.borrow_and_update())?;
+        let mut said = ToSpeaker {
+            version: VERSION,
+            healthy,
+            programmed: None,
+            added: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            idle: self.idle.borrow_and_update().clone(),
+        };
+        if let Some(programmed) = &*self.programmed.borrow_and_update() {
+            let (news, position) = programmed.since(*told);
+            *told = Some(position);
+            match news {
+                News::Whole(all) => said.programmed = Some(all),
+                News::Changed { added, removed } => (said.added, said.removed) = (added, removed),
+            }
+        }
+        let mut line = serde_json::to_string(&said).unwrap_or_default();
+        line.push('\n');
+        Some(line)
+    }
+
+    /// Waits until something is different; whether it can be at all.
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            // All are cancel-safe.
+            Ok(()) = self.healthy.changed() => true,
+            Ok(()) = self.programmed.changed() => true,
+            Ok(()) = self.idle.changed() => true,
+            else => false,
+        }
+    }
 }
 
 /// Why a line of the speaker was refused; the connection ends with it, and nobody is silent any more.
@@ -74,6 +140,7 @@ pub fn parse_line(line: &str) -> Result<Said, LineError> {
         moved: moved
             .map(|(vip, node)| (vip, NodeName::new(node)))
             .collect(),
+        watched: said.watched,
     })
 }
 
@@ -116,7 +183,7 @@ impl SpeakerSocket {
 
     /// Serves speakers for ever: one at most in practice, two for a moment while it restarts. `told` gets what
     /// they say together.
-    pub async fn serve(self, told: watch::Sender<Said>, healthy: watch::Receiver<bool>) {
+    pub async fn serve(self, told: watch::Sender<Said>, condition: Condition) {
         let said = watch::Sender::new(BTreeMap::<u64, Said>::new());
         let mut connections = 0;
         let mut sum = said.subscribe();
@@ -127,7 +194,7 @@ impl SpeakerSocket {
                     Ok((stream, _)) => {
                         connections += 1;
                         let voice = Voice { number: connections, said: said.clone() };
-                        tokio::spawn(converse(stream, voice, healthy.clone()));
+                        tokio::spawn(converse(stream, voice, condition.clone()));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "Speaker not accepted");
@@ -157,6 +224,7 @@ fn together<'a>(voices: impl Iterator<Item = &'a Said>) -> Said {
         let moved = said.moved.iter();
         all.moved
             .extend(moved.map(|(vip, node)| (*vip, node.clone())));
+        all.watched.extend(&said.watched);
         all
     })
 }
@@ -185,22 +253,22 @@ impl Drop for Voice {
     }
 }
 
-async fn converse(stream: UnixStream, voice: Voice, mut healthy: watch::Receiver<bool>) {
+async fn converse(stream: UnixStream, voice: Voice, mut condition: Condition) {
     let (reader, mut writer) = stream.into_split();
     let tell = async {
+        let mut told = None;
         loop {
-            let said = ToSpeaker {
-                version: VERSION,
-                healthy: *healthy.borrow_and_update(),
-            };
-            let mut line = serde_json::to_string(&said).unwrap_or_default();
-            line.push('\n');
-            if writer.write_all(line.as_bytes()).await.is_err() || healthy.changed().await.is_err()
+            if let Some(line) = condition.line(&mut told)
+                && writer.write_all(line.as_bytes()).await.is_err()
             {
-                // The reader sees the end and ends the conversation.
-                return std::future::pending().await;
+                break;
+            }
+            if !condition.changed().await {
+                break;
             }
         }
+        // The reader sees the end and ends the conversation.
+        std::future::pending().await
     };
     tokio::select! {
         () = tell => {}
@@ -282,22 +350,43 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/proxy.sock");
         let (told, mut seen) = watch::channel(Said::default());
-        let (healthy, health) = watch::channel(false);
+        let (healthy, health) = watch::channel(None);
+        let (programmed, tells_programmed) = watch::channel(None);
+        let (idle, tells_idle) = watch::channel(BTreeSet::new());
+        let condition = Condition {
+            healthy: health,
+            programmed: tells_programmed,
+            idle: tells_idle,
+        };
         let socket = SpeakerSocket::bind(&path).unwrap();
-        let serving = tokio::spawn(socket.serve(told, health));
+        let serving = tokio::spawn(socket.serve(told, condition));
 
         let mut speaker = BufReader::new(UnixStream::connect(&path).await.unwrap());
         let mut line = String::new();
+        let vip: IpAddr = "192.0.2.240".parse().unwrap();
+        let apply = |held: &mut Option<Programmed>, here| {
+            held.get_or_insert_default().apply([(vip, here)]);
+        };
+        programmed.send_modify(|held| apply(held, true));
+        healthy.send(Some(false)).unwrap();
         speaker.read_line(&mut line).await.unwrap();
-        assert_eq!(line, "{\"version\":1,\"healthy\":false}\n");
-        healthy.send(true).unwrap();
-        line.clear();
+        healthy.send(Some(true)).unwrap();
         speaker.read_line(&mut line).await.unwrap();
-        assert_eq!(line, "{\"version\":1,\"healthy\":true}\n");
+        programmed.send_modify(|held| apply(held, false));
+        speaker.read_line(&mut line).await.unwrap();
+        idle.send([vip].into()).unwrap();
+        speaker.read_line(&mut line).await.unwrap();
+        assert_eq!(
+            line,
+            "{\"version\":1,\"healthy\":false,\"programmed\":[\"192.0.2.240\"],\"idle\":[]}\n\
+             {\"version\":1,\"healthy\":true,\"idle\":[]}\n\
+             {\"version\":1,\"healthy\":true,\"removed\":[\"192.0.2.240\"],\"idle\":[]}\n\
+             {\"version\":1,\"healthy\":true,\"idle\":[\"192.0.2.240\"]}\n"
+        );
 
         speaker
             .write_all(
-                b"{\"version\":1,\"silent\":[\"node-2\"],\"moved\":{\"192.0.2.240\":\"node-3\"}}\n",
+                b"{\"version\":1,\"silent\":[\"node-2\"],\"moved\":{\"192.0.2.240\":\"node-3\"},\"watched\":[\"192.0.2.240\"]}\n",
             )
             .await
             .unwrap();
@@ -309,6 +398,7 @@ mod tests {
         assert_eq!(said.silent, [NodeName::from("node-2")].into());
         let moved = [("192.0.2.240".parse().unwrap(), NodeName::from("node-3"))];
         assert_eq!(said.moved, moved.into());
+        assert_eq!(said.watched, [vip].into());
         drop(speaker);
         seen.wait_for(|said| *said == Said::default())
             .await

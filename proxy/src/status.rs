@@ -13,7 +13,8 @@ use crate::liveness::Liveness;
 pub struct Status {
     liveness: Mutex<Liveness>,
     node_is_leaving: AtomicBool,
-    healthy: watch::Sender<bool>,
+    /// Nothing while it starts: the rules of the proxy before it are in the kernel, and nobody should conclude anything.
+    healthy: watch::Sender<Option<bool>>,
 }
 
 impl Default for Status {
@@ -21,7 +22,7 @@ impl Default for Status {
         Self {
             liveness: Mutex::default(),
             node_is_leaving: AtomicBool::new(false),
-            healthy: watch::Sender::new(false),
+            healthy: watch::Sender::new(None),
         }
     }
 }
@@ -47,8 +48,10 @@ impl Status {
     /// Time has come to `now`: tells who listens if that makes a difference.
     pub fn refresh(&self, now: Instant) {
         let healthy = self.is_live(now) && !self.node_is_leaving();
-        self.healthy
-            .send_if_modified(|held| std::mem::replace(held, healthy) != healthy);
+        self.healthy.send_if_modified(|held| {
+            let next = (healthy || held.is_some()).then_some(healthy);
+            std::mem::replace(held, next) != next
+        });
     }
 
     /// Whether changes reach the kernel.
@@ -66,8 +69,8 @@ impl Status {
         self.liveness().last_synced()
     }
 
-    /// Whether the node should get traffic, as it changes.
-    pub fn healthy(&self) -> watch::Receiver<bool> {
+    /// Whether the node should get traffic, as it changes; nothing until the kernel has held everything once.
+    pub fn healthy(&self) -> watch::Receiver<Option<bool>> {
         self.healthy.subscribe()
     }
 

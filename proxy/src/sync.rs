@@ -23,6 +23,7 @@ use crate::health_check::Notice;
 use crate::metrics::Metrics;
 use crate::moved::{Goal, goals};
 use crate::pending::Pending;
+use crate::programmed::Programmed;
 use crate::speaker_socket::Said;
 use crate::status::Status;
 use crate::surroundings::Settings;
@@ -41,6 +42,8 @@ pub struct Sync<P> {
     pub goals: watch::Sender<BTreeMap<IpAddr, Goal>>,
     /// Who does the jobs.
     pub worker: Worker<P>,
+    /// Which addresses nodes may announce, for the speaker; nothing until the kernel has held everything once.
+    pub programmed: watch::Sender<Option<Programmed>>,
     /// Who ends stale connections, if that is possible here.
     pub cleaner: Option<Cleaner>,
     /// Who answers health checks.
@@ -63,6 +66,7 @@ impl<P: DataPlane> Sync<P> {
             mut said,
             goals: told_goals,
             worker,
+            programmed,
             cleaner,
             health_checks,
             status,
@@ -83,6 +87,7 @@ impl<P: DataPlane> Sync<P> {
         pending.handle_silent(heard.silent.clone(), source.snapshot());
         let mut reports = Reports {
             node_name,
+            programmed,
             cleaner,
             health_checks,
             status,
@@ -260,6 +265,7 @@ struct Refused;
 /// Those who hear what became of the jobs.
 struct Reports {
     node_name: NodeName,
+    programmed: watch::Sender<Option<Programmed>>,
     cleaner: Option<Cleaner>,
     health_checks: mpsc::UnboundedSender<Notice>,
     status: Arc<Status>,
@@ -342,6 +348,11 @@ impl Reports {
         self.metrics.frontends.set(count(done.size.1));
         match done.sent {
             Ok(sent) => {
+                self.programmed.send_if_modified(|held| {
+                    let is_first = held.is_none();
+                    let programmed = held.get_or_insert_default();
+                    programmed.apply(done.announceable) || is_first
+                });
                 self.status
                     .handle_synced(begun.at.into_std(), std::time::Instant::now());
                 self.metrics.last_sync.set(seconds_now());

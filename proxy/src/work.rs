@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::endpoint::EndpointSlice;
@@ -14,6 +15,7 @@ use proxy_table::{
 
 use crate::conntrack::{Expected, outlives_its_endpoint};
 use crate::data_plane::{DataPlane, PlaneError, Sent};
+use crate::programmed::{Tally, announceable};
 
 /// A Service as the cluster says it is, with the slices of its endpoints.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ pub struct Done {
     pub expected: Expected,
     /// Health checks that are answered now, or no longer, of the Services in the job.
     pub health_checks: Vec<(ServiceKey, Option<HealthCheck>)>,
+    /// Addresses that nodes may announce from now on, or not any more; none if the kernel refused.
+    pub announceable: Vec<(IpAddr, bool)>,
     /// Frontends that Services in the job claim and others have.
     pub conflicts: Vec<Conflict>,
     /// How many Services have a frontend without endpoints on this node, by policy.
@@ -93,6 +97,7 @@ pub struct WithoutLocal {
 pub struct Worker<P> {
     table: ForwardingTable,
     plane: P,
+    tally: Tally,
     without_local: WithoutLocal,
     /// Whether what the kernel holds is unknown: at the start, and after an error.
     unsure: bool,
@@ -104,6 +109,7 @@ impl<P: DataPlane> Worker<P> {
         Self {
             table: ForwardingTable::new(context),
             plane,
+            tally: Tally::default(),
             without_local: WithoutLocal::default(),
             unsure: true,
         }
@@ -115,6 +121,9 @@ impl<P: DataPlane> Worker<P> {
         let former = job
             .context
             .map(|context| mem::replace(&mut self.table, ForwardingTable::new(context)));
+        if former.is_some() {
+            self.tally.restart();
+        }
         let mut expected = Expected {
             frontends: HashMap::new(),
             node_port_addresses: self.table.context().node_port_addresses.clone(),
@@ -129,6 +138,10 @@ impl<P: DataPlane> Worker<P> {
                 changes.push(change);
             }
             let after = self.table.service(key).cloned().unwrap_or_default();
+            let addresses = workload
+                .as_ref()
+                .map(|workload| announceable(&workload.service, &after, self.table.context()));
+            self.tally.update(key, addresses.unwrap_or_default());
             self.without_local.count(&before, -1);
             self.without_local.count(&after, 1);
             if before.health_check != after.health_check {
@@ -156,6 +169,8 @@ impl<P: DataPlane> Worker<P> {
             })
         });
         let conflicts = conflicts.collect();
+        // Whether those of a sync that failed are in the kernel, the next one finds out.
+        let announceable = sent.as_ref().ok().map(|_| self.tally.take_touched());
         let was_unsure = mem::replace(&mut self.unsure, sent.is_err());
         let changed = sent.as_ref().is_ok_and(|sent| sent.anything);
         Done {
@@ -164,6 +179,7 @@ impl<P: DataPlane> Worker<P> {
             whole,
             expected,
             health_checks,
+            announceable: announceable.unwrap_or_default(),
             conflicts,
             without_local: self.without_local,
             size: (self.table.services().len(), self.table.frontends().len()),

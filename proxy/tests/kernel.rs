@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use config::address::IpFamily;
 use config::service::Protocol;
+use proxy::conntrack::idle::find_idle;
 use proxy::conntrack::{Cleaner, Expected};
 use proxy::leftovers::{self, Leftovers};
 use proxy_table::{Endpoint, FrontendKey, Place};
@@ -59,6 +60,36 @@ fn track(protocol: &str, client: &str, frontend: (&str, u16), answers: (&str, u1
         ""
     };
     assert!(run(&format!("{command}{tcp}")).success());
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: make test-kernel"]
+fn an_address_is_idle_when_no_connection_goes_through_it() {
+    if !is_inside("an_address_is_idle_when_no_connection_goes_through_it") {
+        return;
+    }
+    let vips = [
+        "192.0.2.240",
+        "192.0.2.241",
+        "192.0.2.242",
+        "2001:db8::240",
+        "2001:db8::241",
+    ];
+    track("tcp", "198.51.100.7", (vips[0], 80), ("10.244.1.2", 8080));
+    track(
+        "udp",
+        "2001:db8:9::7",
+        (vips[3], 53),
+        ("2001:db8:244::2", 53),
+    );
+    // Between others, and not to the address although from it.
+    track("tcp", vips[2], ("198.51.100.8", 443), ("198.51.100.8", 443));
+    let ended = "conntrack -I -p tcp -t 600 --state TIME_WAIT -s 198.51.100.7 -d 192.0.2.241 \
+         -r 10.244.1.2 -q 198.51.100.7 --sport 4001 --dport 80 --reply-port-src 80 --reply-port-dst 4001";
+    assert!(run(ended).success());
+    let asked = vips.map(|vip| vip.parse().unwrap()).into();
+    let expected = [vips[1], vips[2], vips[4]].map(|vip| vip.parse().unwrap());
+    assert_eq!(find_idle(&asked).unwrap(), expected.into());
 }
 
 #[test]

@@ -13,7 +13,10 @@ use proxy::pending::Pending;
 use proxy::surroundings::{NodePorts, Pods, Settings};
 use proxy::work::{Job, Worker, Workload};
 use proxy_table::generate::{Scene, Step, any_context, any_scene};
-use proxy_table::{ForwardingTable, Frontend, FrontendKey, NodeContext, PodDetection, TableChange};
+use proxy_table::{
+    ForwardingTable, Frontend, FrontendKey, FrontendKind, NodeContext, Place, PodDetection,
+    TableChange, is_served,
+};
 
 type Held = BTreeMap<FrontendKey, Arc<Frontend>>;
 
@@ -112,6 +115,8 @@ proptest! {
         let fake = Fake::default();
         let mut worker = Worker::new(fake.clone(), Arc::clone(&context));
         let mut table = ForwardingTable::new(Arc::clone(&context));
+        let mut announceable = BTreeSet::new();
+        let mut others = BTreeMap::new();
         for (step, refuse) in steps.iter().zip(refusals) {
             fake.kernel().refuse = refuse;
             let done = worker.run(job(std::slice::from_ref(step)));
@@ -120,6 +125,24 @@ proptest! {
             prop_assert!(!done.drifted);
             if done.sent.is_ok() {
                 prop_assert_eq!(&fake.kernel().held, &held(&table));
+            }
+            let elsewhere = step.workload.iter().filter(|workload| !is_served(&workload.service, &context));
+            others.insert(&step.key, elsewhere.flat_map(|workload| workload.service.vips()).collect::<BTreeSet<_>>());
+            for (address, here) in done.announceable {
+                prop_assert!(done.sent.is_ok());
+                if here { announceable.insert(address) } else { announceable.remove(&address) };
+            }
+            if done.sent.is_ok() {
+                let kernel = fake.kernel();
+                let places: BTreeSet<_> = kernel.held.keys().map(|key| key.place).collect();
+                let forwarded = kernel.held.iter().filter(|(_, frontend)| frontend.kind == FrontendKind::LoadBalancer);
+                for (key, _) in forwarded {
+                    prop_assert!(announceable.iter().any(|&address| key.place == Place::Address(address)));
+                }
+                for &address in &announceable {
+                    let is_others = others.values().any(|vips| vips.contains(&address));
+                    prop_assert!(is_others || places.contains(&Place::Address(address)), "{} is not forwarded", address);
+                }
             }
             prop_assert_eq!(done.size, (table.services().len(), table.frontends().len()));
         }

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod engine;
 pub mod feed;
 pub mod interfaces;
+pub mod judge;
 pub mod key_file;
 pub mod metrics;
 pub mod probe;

@@ -16,8 +16,9 @@ use speaker::arguments::{Arguments, ProxyHealthUrl, Task, Verb};
 use speaker::compile::Compiler;
 use speaker::engine::{self, Command, Control, Engine, EngineError};
 use speaker::feed::Feed;
+use speaker::judge::Judge;
 use speaker::metrics::Metrics;
-use speaker::proxy_socket::News;
+use speaker::proxy_socket::{News, Said};
 use speaker::record::recorder::Recorder;
 use speaker::record::write;
 use speaker::status::{self, Sources};
@@ -160,19 +161,21 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         let following = key_file::follow(path, control.clone());
         supervisor.spawn_server("heartbeat key", until(closing.clone(), following));
     }
-    let (hears, heard) = watch::channel(None);
+    let (hears, heard) = mpsc::channel(LINES);
     let telling = proxy_socket::follow(arguments.proxy_socket.clone(), hears_news, hears);
     supervisor.spawn_server("proxy socket", until(closing.clone(), telling));
-    if let ProxyHealthUrl::Http { address, path } = arguments.proxy_health_url.clone() {
-        let (asks, asked) = watch::channel(false);
-        let asking = proxy_health::follow(address, path, asks);
-        supervisor.spawn_server("proxy health", until(closing.clone(), asking));
-        let judging = judge(asked, heard, control.clone(), metrics.clone());
-        supervisor.spawn_server("fitness", until(closing, judging));
-    } else {
-        // Nobody is asked: the node announces however its proxy does.
-        metrics.proxy_healthy.set(1);
+    let (asks, asked) = watch::channel(nobody_is_asked);
+    match arguments.proxy_health_url.clone() {
+        ProxyHealthUrl::Http { address, path } => {
+            let asking = proxy_health::follow(address, path, asks);
+            supervisor.spawn_server("proxy health", until(closing.clone(), asking));
+        }
+        // The node announces however its proxy does.
+        ProxyHealthUrl::None => {}
     }
+    let judge = Judge::new(!nobody_is_asked);
+    let judging = follow_proxy(judge, asked, heard, control.clone(), metrics.clone());
+    supervisor.spawn_server("fitness", until(closing, judging));
     let (tells_duties, duties) = watch::channel(BTreeMap::new());
     let writing = write::follow(client.clone(), node.clone(), duties);
     supervisor.spawn_server("records", until(supervisor.closing(), writing));
@@ -217,30 +220,28 @@ async fn look_after(
     }
 }
 
-/// Tells the machine whether the proxy forwards: what the proxy says itself, or else what it answers when asked.
-async fn judge(
+/// Tells the machine what is heard of the proxy.
+async fn follow_proxy(
+    mut judge: Judge,
     mut asked: watch::Receiver<bool>,
-    mut heard: watch::Receiver<Option<bool>>,
+    mut heard: mpsc::Receiver<Option<Said>>,
     control: Control,
     metrics: Metrics,
 ) {
-    let mut told = None;
+    let mut commands = judge.handle_answers(*asked.borrow_and_update());
     loop {
-        let answers = *asked.borrow_and_update();
-        let healthy = heard.borrow_and_update().unwrap_or(answers);
-        if told != Some(healthy) {
-            told = Some(healthy);
-            metrics.proxy_healthy.set(i64::from(healthy));
-            let fitness = proxy_health::fitness(healthy);
-            if control.tell(Command::Fitness(fitness)).is_err() {
+        metrics.proxy_healthy.set(i64::from(judge.is_healthy()));
+        for command in commands {
+            if control.tell(command).is_err() {
                 return;
             }
         }
-        tokio::select! {
-            Ok(()) = asked.changed() => {}
-            Ok(()) = heard.changed() => {}
+        commands = tokio::select! {
+            // Both are cancel-safe.
+            Ok(()) = asked.changed() => judge.handle_answers(*asked.borrow_and_update()),
+            Some(said) = heard.recv() => judge.handle_said(said),
             else => return,
-        }
+        };
     }
 }
 
@@ -255,5 +256,7 @@ async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> an
 }
 
 const WORKER_THREADS: usize = 2;
+/// Lines of the proxy that wait for the machine.
+const LINES: usize = 16;
 /// What the machine has said and nobody has taken yet; more is lost.
 const REPORTS: usize = 16_384;

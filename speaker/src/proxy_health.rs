@@ -1,35 +1,57 @@
 //! Whether this node's service proxy forwards.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use speaker_announcer::{Fitness, Ineligible};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+/// What a question to the proxy came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// It forwards.
+    Good,
+    /// It says itself that it does not, or not as it should.
+    Bad,
+    /// Nobody answered.
+    None,
+}
+
 /// What is believed of the proxy after several answers.
+///
+/// A proxy that is gone has left its rules in the kernel, which goes on forwarding: an address must not move because a proxy
+/// is restarted or updated. So one that says that it is unwell is believed after [`FAILURES`] answers, and one that
+/// does not answer, or not well yet after a while without an answer, is waited for as long as [`ABSENCE`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Belief {
     healthy: bool,
     failures: u32,
+    absent_since: Option<Instant>,
 }
 
 impl Belief {
     /// The proxy was asked; whether anything is believed differently now.
     ///
-    /// One good answer is enough. A healthy proxy must fail [`FAILURES`] times in a row: a move costs more than a lost
-    /// answer. Before the first answer nothing good is believed.
-    pub fn handle_answer(&mut self, good: bool) -> bool {
+    /// One good answer is enough. Before the first one nothing good is believed.
+    pub fn handle_answer(&mut self, answer: Answer, now: Instant) -> bool {
         let before = self.healthy;
-        if good {
-            *self = Self {
-                healthy: true,
-                failures: 0,
-            };
-        } else {
-            self.failures = self.failures.saturating_add(1);
-            self.healthy &= self.failures < FAILURES;
+        match answer {
+            Answer::Good => {
+                *self = Self {
+                    healthy: true,
+                    ..Self::default()
+                };
+            }
+            Answer::Bad if self.absent_since.is_none() => {
+                self.failures = self.failures.saturating_add(1);
+                self.healthy &= self.failures < FAILURES;
+            }
+            Answer::Bad | Answer::None => {
+                let since = *self.absent_since.get_or_insert(now);
+                self.healthy &= now.duration_since(since) < ABSENCE;
+            }
         }
         self.healthy != before
     }
@@ -55,9 +77,13 @@ pub async fn follow(address: SocketAddr, path: String, healthy: watch::Sender<bo
     let mut asked = 0_u32;
     loop {
         ticks.tick().await;
-        let answer = tokio::time::timeout(PATIENCE, ask(address, &path)).await;
-        let good = matches!(answer, Ok(Ok(true)));
-        if belief.handle_answer(good) {
+        let answer = match tokio::time::timeout(PATIENCE, ask(address, &path)).await {
+            Ok(Ok(true)) => Answer::Good,
+            Ok(Ok(false)) => Answer::Bad,
+            Ok(Err(_)) | Err(_) => Answer::None,
+        };
+        if belief.handle_answer(answer, Instant::now()) {
+            let good = belief.is_healthy();
             if good {
                 tracing::info!(%address, "Service proxy is healthy");
             } else {
@@ -77,6 +103,9 @@ pub async fn follow(address: SocketAddr, path: String, healthy: watch::Sender<bo
 }
 
 /// Whether the answer is a status of success.
+///
+/// # Errors
+/// If nobody listens, or nothing is answered.
 async fn ask(address: SocketAddr, path: &str) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
@@ -91,7 +120,10 @@ async fn ask(address: SocketAddr, path: &str) -> std::io::Result<bool> {
             count => length += count,
         }
     }
-    Ok(is_success(line.get(..length).unwrap_or_default()))
+    match line.get(..length) {
+        Some(answer) if length > 0 => Ok(is_success(answer)),
+        _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// Whether an answer begins as one of success does: `HTTP/1.1 200`.
@@ -103,6 +135,8 @@ fn is_success(answer: &[u8]) -> bool {
 
 /// Bad answers in a row until a healthy proxy counts as not healthy.
 const FAILURES: u32 = 2;
+/// For how long a proxy that does not answer may be about to come back, with an image to be pulled.
+const ABSENCE: Duration = Duration::from_secs(30);
 const PERIOD: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Questions without a good answer before the log says what to do.
@@ -115,20 +149,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_good_answer_is_enough_and_one_bad_one_is_not() {
+    fn who_says_so_is_believed_and_who_is_gone_is_waited_for() {
+        use Answer::{Bad, Good, None};
+        let start = Instant::now();
         let mut belief = Belief::default();
-        for (good, healthy) in [
-            (false, false),
-            (true, true),
-            (false, true),
-            (true, true),
-            (false, true),
-            (false, false),
-            (false, false),
-            (true, true),
+        for (seconds, answer, healthy) in [
+            (0, None, false),
+            (1, Bad, false),
+            // One good answer is enough, two bad ones in a row too.
+            (2, Good, true),
+            (3, Bad, true),
+            (4, Good, true),
+            (5, Bad, true),
+            (6, Bad, false),
+            (7, Bad, false),
+            (8, Good, true),
+            // It is restarted, and says so for a while.
+            (100, None, true),
+            (101, None, true),
+            (110, Bad, true),
+            (111, Bad, true),
+            (129, Bad, true),
+            (130, Bad, false),
+            (131, Good, true),
+            (200, None, true),
+            (229, None, true),
+            (230, None, false),
+            (231, Good, true),
+            (232, Bad, true),
+            (233, Bad, false),
         ] {
-            belief.handle_answer(good);
-            assert_eq!(belief.is_healthy(), healthy);
+            belief.handle_answer(answer, start + Duration::from_secs(seconds));
+            assert_eq!(belief.is_healthy(), healthy, "{seconds}");
         }
     }
 

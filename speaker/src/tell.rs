@@ -41,6 +41,9 @@ impl Teller {
             Report::LastOwners(owners) => {
                 self.news.send_modify(|news| news.moved = owners);
             }
+            Report::Watched(watched) => {
+                self.news.send_modify(|news| news.watched = watched);
+            }
             Report::SocketFailed(reason) => {
                 tracing::warn!(reason, "Socket not as it should be: trying again");
             }

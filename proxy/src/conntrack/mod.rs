@@ -4,6 +4,7 @@
 //! goes on sending UDP from one port would send into nothing for ever. So entries are compared with what the table says,
 //! for the frontends that changed at once, and for all of them from time to time.
 
+pub mod idle;
 mod kernel;
 
 use std::collections::{BTreeSet, HashMap};

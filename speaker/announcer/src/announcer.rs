@@ -14,7 +14,7 @@ use std::time::Duration;
 use config::name::NodeName;
 
 use crate::announcement::Budget;
-use crate::configuration::{Configuration, Fitness, Timing};
+use crate::configuration::{Configuration, Fitness, Programmed, Timing};
 use crate::event::Event;
 use crate::heartbeat::NodeId;
 use crate::heartbeat::key::Keyring;
@@ -76,6 +76,11 @@ pub struct Announcer {
     configured: bool,
     speakers: BTreeSet<NodeName>,
     fitness: Fitness,
+    /// What the proxy of this node forwards, if it says so.
+    programmed: Option<BTreeSet<IpAddr>>,
+    /// The VIPs that would go back if they were idle, and whether those are others than the shell knows.
+    watched: BTreeSet<IpAddr>,
+    watched_changed: bool,
     links: BTreeMap<LinkIndex, LinkState>,
     peers: Peers,
     own: OwnTable,
@@ -128,6 +133,9 @@ impl Announcer {
             configured: false,
             speakers: BTreeSet::new(),
             fitness: Fitness::default(),
+            programmed: None,
+            watched: BTreeSet::new(),
+            watched_changed: false,
             links: BTreeMap::new(),
             peers: Peers::default(),
             own: OwnTable::default(),
@@ -232,14 +240,52 @@ impl Announcer {
         self.advance(now);
     }
 
-    /// A VIP that this node owns carries no traffic, or does: lets it go back with [`crate::Failback::Idle`].
-    pub fn handle_idle(&mut self, vip: IpAddr, idle: bool, now: Time) {
+    /// The service proxy of this node forwards these VIPs.
+    pub fn handle_programmed(&mut self, programmed: Programmed, now: Time) {
         self.notice_stall(now);
-        if let Some(state) = self.vips.get_mut(&vip) {
-            state.idle = idle;
-            self.dirty.insert(vip);
+        match programmed {
+            Programmed::Unknown => {
+                self.programmed = None;
+                self.all_dirty();
+            }
+            Programmed::Only(vips) => {
+                self.programmed = Some(vips);
+                self.all_dirty();
+            }
+            Programmed::Changed { added, removed } => {
+                // Without a beginning a change says nothing.
+                if let Some(programmed) = &mut self.programmed {
+                    programmed.retain(|vip| !removed.contains(vip));
+                    let touched = removed.iter().chain(&added);
+                    let touched = touched.filter(|vip| self.vips.contains_key(vip));
+                    self.dirty.extend(touched.copied());
+                    programmed.extend(added);
+                }
+            }
         }
         self.advance(now);
+    }
+
+    /// Of the VIPs in [`Self::watched`], these carry no connection: they may go back ([`crate::Failback::Idle`]).
+    pub fn handle_idle(&mut self, idle: &BTreeSet<IpAddr>, now: Time) {
+        self.notice_stall(now);
+        for (vip, state) in &mut self.vips {
+            let is_idle = idle.contains(vip);
+            if std::mem::replace(&mut state.idle, is_idle) != is_idle {
+                self.dirty.insert(*vip);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// The VIPs of this node that would go back to a better candidate if no connection went through them.
+    pub fn watched(&self) -> &BTreeSet<IpAddr> {
+        &self.watched
+    }
+
+    /// Whether [`Self::watched`] changed since this was asked last.
+    pub fn take_watched_changed(&mut self) -> bool {
+        std::mem::take(&mut self.watched_changed)
     }
 
     /// Heartbeats are signed and checked with these keys from now on.

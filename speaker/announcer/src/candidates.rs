@@ -49,6 +49,8 @@ pub enum Ineligible {
     LinkDown,
     #[error("the service proxy of the node is not healthy")]
     ProxyUnhealthy,
+    #[error("the service proxy of the node does not forward the address yet")]
+    NotProgrammed,
     #[error("the node is being drained")]
     Draining,
     #[error("the speaker has just started and listens")]
@@ -77,6 +79,7 @@ impl Ineligible {
             Self::NoLink => "NoLink",
             Self::LinkDown => "LinkDown",
             Self::ProxyUnhealthy => "ProxyUnhealthy",
+            Self::NotProgrammed => "NotProgrammed",
             Self::Draining => "Draining",
             Self::Starting => "Starting",
             Self::ShuttingDown => "ShuttingDown",

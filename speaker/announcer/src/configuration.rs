@@ -67,7 +67,8 @@ pub enum Failback {
     /// It stays where it is as long as its owner is fit.
     #[default]
     Never,
-    /// When the shell says that it is idle ([`crate::Announcer::handle_idle`]).
+    /// Once the better candidate has stood for [`Timing::failback_hold`], and no connection goes through it
+    /// ([`crate::Announcer::handle_idle`]).
     Idle,
     /// Once the better candidate has stood for [`Timing::failback_hold`].
     Always,
@@ -90,6 +91,22 @@ pub struct Fitness {
     ///
     /// An owner hands its VIPs over, and keeps those that nobody else can take.
     pub unfit: Option<Ineligible>,
+}
+
+/// What the service proxy of this node forwards, as far as it says so.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Programmed {
+    /// Nobody says it: then it keeps no VIP from this node.
+    Unknown,
+    /// These VIPs and no others.
+    Only(BTreeSet<IpAddr>),
+    /// What it said before, with these in addition and without those.
+    Changed {
+        /// Forwarded from now on.
+        added: BTreeSet<IpAddr>,
+        /// Not forwarded any more.
+        removed: BTreeSet<IpAddr>,
+    },
 }
 
 /// The schedule of the machine. The defaults are what design and measurement recommend.
@@ -137,6 +154,9 @@ pub struct Timing {
     pub hand_over_longest: Duration,
     /// How long a better candidate must stand before a VIP goes back to it.
     pub failback_hold: Duration,
+    /// How long an owner whose proxy does not forward a VIP any more waits before it wants to be rid of it: the proxy may
+    /// just have heard sooner that the VIP is gone.
+    pub programming_patience: Duration,
     /// Least and greatest time between two announcements after the first ones, for ever.
     pub announce_rarely: (Duration, Duration),
 }
@@ -158,6 +178,7 @@ impl Default for Timing {
             defend_interval: Duration::from_secs(10),
             hand_over_longest: Duration::from_secs(1),
             failback_hold: Duration::from_secs(10),
+            programming_patience: Duration::from_secs(1),
             announce_rarely: (Duration::from_secs(30), Duration::from_secs(60)),
         }
     }

@@ -6,7 +6,8 @@
 //! ```text
 //! Announcer::new(Identity { node, incarnation, seed }, Keyring, Timing, now: Time) -> Announcer
 //! handle_configuration(Configuration, now)          handle_link(Link, now)      handle_link_removed(LinkIndex, now)
-//! handle_fitness(Fitness, now)                      handle_idle(IpAddr, bool, now)
+//! handle_fitness(Fitness, now)                      handle_idle(&BTreeSet<IpAddr>, now), of those watched()
+//! handle_programmed(Programmed, now)
 //! handle_keys(Keyring)                              handle_shutdown(now)        handle_timeout(now)
 //! handle_heartbeat(LinkIndex, &[u8], now) -> Result<(), Rejection>
 //! handle_frame(LinkIndex, &[u8], now) -> Result<(), FrameError>
@@ -51,7 +52,7 @@ pub mod time;
 
 pub use announcer::{Announcer, Identity, Payload, Transmit};
 pub use candidates::{Candidate, Ineligible, PlacementKey};
-pub use configuration::{Configuration, Failback, Fitness, Partition, Timing, Vip};
+pub use configuration::{Configuration, Failback, Fitness, Partition, Programmed, Timing, Vip};
 pub use event::Event;
 pub use heartbeat::key::{Key, Keyring};
 pub use heartbeat::rejection::Rejection;

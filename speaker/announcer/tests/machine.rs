@@ -6,6 +6,7 @@
     reason = "what goes wrong here is a failing test, in helpers as well"
 )]
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use speaker_announcer::packet::{Body, Frame};
 use speaker_announcer::{
     Announcer, Candidate, Configuration, Event, Failback, Fitness, FrameError, Identity,
     Ineligible, Key, Keyring, Link, LinkIndex, Links, MacAddr, Partition, Payload, PlacementKey,
-    Rejection, Time, Timing, Vip,
+    Programmed, Rejection, Time, Timing, Vip,
 };
 
 const LINK: LinkIndex = LinkIndex(2);
@@ -525,13 +526,16 @@ enum Input {
     LinkRemoved(u8),
     Configuration(Vec<u8>, u8),
     Fitness(bool),
-    Idle(u8, bool),
+    Idle(Vec<u8>),
+    Programmed(Option<Vec<u8>>),
+    Reprogrammed(Vec<u8>, Vec<u8>),
     Shutdown,
     Pass(u32),
 }
 
 fn any_input() -> impl Strategy<Value = Input> {
     let octets = || prop::collection::vec(any::<u8>(), 0..150);
+    let some_vips = || prop::collection::vec(0..8_u8, 0..8);
     prop_oneof![
         octets().prop_map(Input::Heartbeat),
         octets().prop_map(Input::Sealed),
@@ -556,7 +560,9 @@ fn any_input() -> impl Strategy<Value = Input> {
         (prop::collection::vec(0..8_u8, 0..8), 0..4_u8)
             .prop_map(|(vips, nodes)| Input::Configuration(vips, nodes)),
         any::<bool>().prop_map(Input::Fitness),
-        (0..8_u8, any::<bool>()).prop_map(|(vip, idle)| Input::Idle(vip, idle)),
+        some_vips().prop_map(Input::Idle),
+        prop::option::of(some_vips()).prop_map(Input::Programmed),
+        (some_vips(), some_vips()).prop_map(|(added, removed)| Input::Reprogrammed(added, removed)),
         Just(Input::Shutdown),
         (0..2_000_000_u32).prop_map(Input::Pass),
         (0..50_000_u32).prop_map(Input::Pass),
@@ -565,6 +571,11 @@ fn any_input() -> impl Strategy<Value = Input> {
 
 fn small(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, number)
+}
+
+fn addresses(numbers: Vec<u8>) -> BTreeSet<IpAddr> {
+    let numbers = numbers.into_iter();
+    numbers.map(|number| small(number).into()).collect()
 }
 
 fn claim(number: u8, epoch: u32) -> Option<Claim> {
@@ -655,7 +666,20 @@ fn feed(announcer: &mut Announcer, input: Input, echo: u64, now: &mut Time) {
             let unfit = (!fit).then_some(Ineligible::Draining);
             announcer.handle_fitness(Fitness { unfit }, *now);
         }
-        Input::Idle(vip, idle) => announcer.handle_idle(small(vip).into(), idle, *now),
+        Input::Idle(idle) => announcer.handle_idle(&addresses(idle), *now),
+        Input::Programmed(vips) => {
+            let programmed = vips.map_or(Programmed::Unknown, |vips| {
+                Programmed::Only(addresses(vips))
+            });
+            announcer.handle_programmed(programmed, *now);
+        }
+        Input::Reprogrammed(added, removed) => {
+            let programmed = Programmed::Changed {
+                added: addresses(added),
+                removed: addresses(removed),
+            };
+            announcer.handle_programmed(programmed, *now);
+        }
         Input::Shutdown => announcer.handle_shutdown(*now),
         Input::Pass(microseconds) => {
             *now += Duration::from_micros(microseconds.into());

@@ -14,7 +14,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -365,6 +365,46 @@ fn loss_of_fitness_hands_over_and_recovery_takes_nothing_back() {
 }
 
 #[test]
+fn an_address_goes_to_a_node_that_forwards_it_and_leaves_one_that_ceased_to() {
+    let mut segment = settled(21, 3, 2);
+    let vips = [address(0), address(1)];
+    let all = BTreeSet::from(vips);
+    (0..3).for_each(|number| segment.set_programmed(number, Some(all.clone())));
+    moves(&mut segment);
+    let mut watch = Watch::new(STEADY, vips, segment.now);
+    watch.planned = true;
+    // The first of the others is not asked: its proxy does not forward it either.
+    let owner = segment.owners(vips[0])[0];
+    let (deaf, taker) = ((owner + 1) % 3, (owner + 2) % 3);
+    for number in [owner, deaf] {
+        segment.set_programmed(number, Some([vips[1]].into()));
+    }
+    watch.run(&mut segment, Duration::from_millis(900)).unwrap();
+    assert_eq!(
+        moves(&mut segment),
+        [""; 0],
+        "it may be that the address is about to go"
+    );
+    watch.run(&mut segment, Duration::from_millis(500)).unwrap();
+    assert_eq!(
+        segment.owners(vips[0]),
+        [taker],
+        "{}",
+        segment.log.join("\n")
+    );
+    let told = moves(&mut segment).join("\n");
+    assert!(told.contains("does not forward the address"), "{told}");
+    // What nobody forwards stays where it is, and a proxy that says nothing keeps nothing from its node.
+    segment.set_programmed(taker, Some(BTreeSet::new()));
+    watch.run(&mut segment, Duration::from_secs(20)).unwrap();
+    assert_eq!(segment.owners(vips[0]), [taker]);
+    segment.set_programmed(owner, None);
+    watch.last_fault = segment.now;
+    watch.run(&mut segment, Duration::from_secs(2)).unwrap();
+    assert_eq!(segment.owners(vips[0]), [owner]);
+}
+
+#[test]
 fn an_unfit_owner_keeps_what_nobody_else_can_take() {
     let mut segment = settled(4, 2, 1);
     for number in 0..2 {
@@ -525,10 +565,11 @@ fn an_address_of_a_stranger_is_quarantined_and_released_when_it_is_gone() {
 
 #[test]
 fn failback_is_a_planned_move_and_only_if_asked() {
-    for (failback, expected) in [
-        (Failback::Never, false),
-        (Failback::Idle, false),
-        (Failback::Always, true),
+    for (failback, idle, expected) in [
+        (Failback::Never, true, false),
+        (Failback::Idle, false, false),
+        (Failback::Idle, true, true),
+        (Failback::Always, false, true),
     ] {
         let mut configuration = configuration(&NAMES[..2], 1, &[]);
         configuration
@@ -546,13 +587,27 @@ fn failback_is_a_planned_move_and_only_if_asked() {
         let mut watch = Watch::new(STEADY, [address(0)], segment.now);
         watch.planned = true;
         watch.last_fault = segment.now + Duration::from_secs(100);
+        segment.with(1 - best, |announcer, now| {
+            let asked = BTreeSet::from_iter((failback == Failback::Idle).then_some(address(0)));
+            assert_eq!(*announcer.watched(), asked);
+            assert_eq!(announcer.take_watched_changed(), failback == Failback::Idle);
+            if idle {
+                announcer.handle_idle(&BTreeSet::from([address(0)]), now);
+            }
+        });
         watch.run(&mut segment, Duration::from_secs(15)).unwrap();
         assert_eq!(
             segment.owners(address(0)) == [best],
             expected,
-            "{failback:?}\n{}",
+            "{failback:?}, idle {idle}\n{}",
             segment.log.join("\n")
         );
+        segment.with(1 - best, |announcer, _| {
+            assert_eq!(
+                announcer.watched().is_empty(),
+                expected || failback != Failback::Idle
+            );
+        });
     }
 }
 
@@ -777,7 +832,7 @@ fn act(segment: &mut Segment, watch: &mut Watch, dice: &mut Dice) -> Result<(), 
     } else {
         Cut::Everything
     };
-    let fault = match dice.below(16) {
+    let fault = match dice.below(18) {
         0 => {
             segment.kill(number);
             "is killed".to_owned()
@@ -834,6 +889,15 @@ fn act(segment: &mut Segment, watch: &mut Watch, dice: &mut Dice) -> Result<(), 
             ][dice.index(3)];
             segment.set_unfit(number, unfit);
             format!("is unfit: {unfit:?}")
+        }
+        16 | 17 => {
+            let vips = segment.machines[number].configuration.vips.keys().copied();
+            let programmed = dice
+                .chance(80)
+                .then(|| vips.filter(|_| dice.chance(60)).collect());
+            let text = format!("forwards {programmed:?}");
+            segment.set_programmed(number, programmed);
+            text
         }
         12 => {
             segment.shut_down(number);
@@ -893,6 +957,8 @@ fn heal(segment: &mut Segment, watch: &mut Watch, vips: usize) -> Result<(), Str
         segment.resume(number);
         segment.set_link(number, true);
         segment.set_unfit(number, None);
+        let all = configuration.vips.keys().copied().collect();
+        segment.set_programmed(number, Some(all));
         segment.configure(number, &configuration);
     }
     watch.last_fault = segment.now;

@@ -1,9 +1,11 @@
 //! What the engine is told from outside.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 
 use nix::sys::eventfd::EventFd;
-use speaker_announcer::{Configuration, Fitness, Keyring};
+use speaker_announcer::{Configuration, Fitness, Keyring, Programmed};
 use tokio::sync::oneshot;
 
 use super::report::State;
@@ -16,6 +18,10 @@ pub enum Command {
     Configure(Configuration, Scope),
     /// Whether the node can serve.
     Fitness(Fitness),
+    /// Which VIPs the proxy of this node forwards.
+    Programmed(Programmed),
+    /// Which of the VIPs that are watched carry no connection.
+    Idle(BTreeSet<IpAddr>),
     /// The keys of heartbeats.
     Keys(Keyring),
     /// Says where everything stands.

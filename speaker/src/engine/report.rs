@@ -16,6 +16,8 @@ pub enum Report {
     Silent(BTreeSet<NodeName>),
     /// For each VIP the peer that owns it, or owned it before this node.
     LastOwners(BTreeMap<IpAddr, NodeName>),
+    /// These VIPs would go to another node if no connection went through them.
+    Watched(BTreeSet<IpAddr>),
     /// A socket does not do what it should, with all causes.
     SocketFailed(String),
 }

@@ -69,6 +69,11 @@ impl Engine {
                 Command::Fitness(fitness) => {
                     self.announcer.handle_fitness(fitness, self.clock.now());
                 }
+                Command::Programmed(programmed) => {
+                    self.announcer
+                        .handle_programmed(programmed, self.clock.now());
+                }
+                Command::Idle(idle) => self.announcer.handle_idle(&idle, self.clock.now()),
                 Command::Keys(keys) => self.announcer.handle_keys(keys),
                 Command::State(answer) => {
                     // Whoever asked may be gone.
@@ -257,6 +262,10 @@ impl Engine {
             let owners = self.announcer.last_owners();
             let owners = owners.map(|(vip, node)| (vip, node.clone())).collect();
             let _ = self.reports.try_send(Report::LastOwners(owners));
+        }
+        if self.announcer.take_watched_changed() {
+            let watched = self.announcer.watched().clone();
+            let _ = self.reports.try_send(Report::Watched(watched));
         }
     }
 

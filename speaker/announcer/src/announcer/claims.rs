@@ -23,7 +23,7 @@ impl Announcer {
         voices: &Voices,
         now: Time,
     ) -> Role {
-        if self.fit(state).is_err() {
+        if self.fit(vip, state).is_err() {
             return Role::Idle;
         }
         match voices.owner(vip) {
@@ -120,7 +120,7 @@ impl Announcer {
         let owned = voices.owner(vip).is_some();
         let not_my_turn =
             claiming.conflict.is_none() && self.may_claim(state, voices, now).is_err();
-        if owned || not_my_turn || self.fit(state).is_err() {
+        if owned || not_my_turn || self.fit(vip, state).is_err() {
             return Role::Idle;
         }
         if now >= claiming.next && claiming.complete.is_none() {
@@ -220,7 +220,7 @@ impl Announcer {
         voices: &Voices,
         now: Time,
     ) -> Role {
-        if voices.owner(vip).is_some() || self.fit(state).is_err() || now >= until {
+        if voices.owner(vip).is_some() || self.fit(vip, state).is_err() || now >= until {
             return Role::Idle;
         }
         state.wake_by(until);
@@ -235,7 +235,7 @@ impl Announcer {
         voices: &Voices,
         now: Time,
     ) -> Role {
-        if voices.owner(vip).is_some() || self.fit(state).is_err() {
+        if voices.owner(vip).is_some() || self.fit(vip, state).is_err() {
             return Role::Idle;
         }
         if now >= quarantine.until {

@@ -144,7 +144,7 @@ impl Announcer {
             owner.schedule.again(now);
         }
         owner.rival = rival.is_some();
-        if let Some(reason) = self.leave_or_stay(state, &mut owner, voices, now) {
+        if let Some(reason) = self.leave_or_stay(vip, state, &mut owner, voices, now) {
             self.emit(Event::Released { vip, reason });
             return Role::Idle;
         }
@@ -178,12 +178,14 @@ impl Announcer {
     /// Decides whether the owner wants to be rid of the VIP; gives the reason if it must stop at once.
     fn leave_or_stay(
         &mut self,
+        vip: IpAddr,
         state: &mut VipState,
         owner: &mut Owner,
         voices: &Voices,
         now: Time,
     ) -> Option<Ineligible> {
-        match (self.able(state), self.unfit()) {
+        let unfit = self.unfit().or(self.unprogrammed(vip, state, now));
+        match (self.able(state), unfit) {
             (
                 Err(reason @ (Ineligible::LinkDown | Ineligible::NoLink | Ineligible::NoMajority)),
                 _,
@@ -204,24 +206,55 @@ impl Announcer {
                 let alone = self.peers.heard().next().is_none();
                 (now >= deadline || alone).then_some(reason)
             }
-            (Ok(()), Some(reason @ (Ineligible::ProxyUnhealthy | Ineligible::Draining))) => {
+            (
+                Ok(()),
+                Some(
+                    reason @ (Ineligible::ProxyUnhealthy
+                    | Ineligible::Draining
+                    | Ineligible::NotProgrammed),
+                ),
+            ) => {
                 owner.leave(Some(reason), now);
                 None
             }
             (Ok(()), _) => {
-                self.go_back_or_stay(state, owner, voices, now);
+                self.go_back_or_stay(vip, state, owner, voices, now);
                 None
             }
         }
     }
 
+    /// The proxy has not forwarded the VIP for a while.
+    fn unprogrammed(&self, vip: IpAddr, state: &mut VipState, now: Time) -> Option<Ineligible> {
+        if self.is_programmed(vip) {
+            state.unprogrammed_since = None;
+            return None;
+        }
+        let since = *state.unprogrammed_since.get_or_insert(now);
+        let due = since + self.timing.programming_patience;
+        if now < due {
+            state.wake_by(due);
+            return None;
+        }
+        Some(Ineligible::NotProgrammed)
+    }
+
     /// Gives the VIP to the node that was asked for, or back to a better candidate that has stood long enough, if the
     /// policy wants that.
-    fn go_back_or_stay(&self, state: &mut VipState, owner: &mut Owner, voices: &Voices, now: Time) {
+    fn go_back_or_stay(
+        &mut self,
+        vip: IpAddr,
+        state: &mut VipState,
+        owner: &mut Owner,
+        voices: &Voices,
+        now: Time,
+    ) {
         let better = voices.best_before(state.position(), &self.node);
         let requested = better
             .map(|voice| &voice.node)
             .filter(|node| state.vip.requested.as_ref() == Some(node));
+        let if_idle = state.vip.failback == Failback::Idle && better.is_some();
+        self.watch(vip, if_idle && requested.is_none());
         let wanted = match state.vip.failback {
             _ if requested.is_some() => true,
             Failback::Never => false,

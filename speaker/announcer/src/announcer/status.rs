@@ -87,7 +87,7 @@ impl Announcer {
             Role::Quarantined(quarantine) => Standing::Quarantined {
                 mac: quarantine.mac,
             },
-            Role::Idle => match self.fit(state) {
+            Role::Idle => match self.fit(vip, state) {
                 Err(reason) => Standing::Ineligible(reason),
                 Ok(()) => {
                     let owner = voices.owner(vip).map(|(voice, _)| voice);

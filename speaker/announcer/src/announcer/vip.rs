@@ -44,6 +44,8 @@ pub(super) struct VipState {
     /// Whether an event about the fence has been emitted for this owner.
     pub(super) fence_told: bool,
     pub(super) idle: bool,
+    /// Since when this node has owned it although its proxy does not forward it.
+    pub(super) unprogrammed_since: Option<Time>,
     /// When to look at it again.
     pub(super) wake: Option<Time>,
     /// The entry in the queue of wakes.
@@ -98,6 +100,7 @@ impl VipState {
             witnessed_since: None,
             fence_told: false,
             idle: false,
+            unprogrammed_since: None,
             wake: None,
             queued: None,
         };
@@ -170,7 +173,7 @@ impl Announcer {
             return;
         };
         state.wake = None;
-        match self.fit(&state) {
+        match self.fit(vip, &state) {
             Ok(()) => state.offered_since = state.offered_since.or(Some(now)),
             Err(_) => state.offered_since = None,
         }
@@ -201,7 +204,11 @@ impl Announcer {
             }
             state.wake = None;
         }
-        let claim = self.claim_of(&state);
+        if !state.is_owner() {
+            state.unprogrammed_since = None;
+            self.watch(vip, false);
+        }
+        let claim = self.claim_of(vip, &state);
         if self.own.set(vip, claim) {
             self.soon = true;
         }
@@ -231,6 +238,7 @@ impl Announcer {
             }
         }
         self.dirty.remove(&vip);
+        self.watch(vip, false);
         if self.own.set(vip, None) {
             self.soon = true;
         }
@@ -255,9 +263,9 @@ impl Announcer {
     }
 
     /// What this node tells its peers about a VIP.
-    fn claim_of(&self, state: &VipState) -> Option<Claim> {
+    fn claim_of(&self, vip: IpAddr, state: &VipState) -> Option<Claim> {
         match &state.role {
-            Role::Idle => self.fit(state).is_ok().then_some(Claim::Offered),
+            Role::Idle => self.fit(vip, state).is_ok().then_some(Claim::Offered),
             Role::Claiming(Claiming {
                 conflict: Some(_), ..
             })
@@ -299,11 +307,20 @@ impl Announcer {
         Ok(())
     }
 
+    /// Whether the proxy of this node forwards a VIP, or has no say in it.
+    pub(super) fn is_programmed(&self, vip: IpAddr) -> bool {
+        let programmed = self.programmed.as_ref();
+        programmed.is_none_or(|programmed| programmed.contains(&vip))
+    }
+
     /// Whether this node may take a VIP.
-    pub(super) fn fit(&self, state: &VipState) -> Result<(), Ineligible> {
+    pub(super) fn fit(&self, vip: IpAddr, state: &VipState) -> Result<(), Ineligible> {
         self.able(state)?;
         if let Some(reason) = self.unfit() {
             return Err(reason);
+        }
+        if !self.is_programmed(vip) {
+            return Err(Ineligible::NotProgrammed);
         }
         let listening = |link: &LinkIndex| {
             self.links
@@ -314,6 +331,15 @@ impl Announcer {
             return Err(Ineligible::Starting);
         }
         Ok(())
+    }
+
+    /// Whether the shell is to find out if connections go through a VIP.
+    pub(super) fn watch(&mut self, vip: IpAddr, wanted: bool) {
+        self.watched_changed |= if wanted {
+            self.watched.insert(vip)
+        } else {
+            self.watched.remove(&vip)
+        };
     }
 
     /// Whether this node and a majority of the speakers hear each other.

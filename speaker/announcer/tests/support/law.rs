@@ -67,6 +67,9 @@ impl Watch {
             self.served(segment, vip)?;
             self.not_doubled(segment, vip)?;
         }
+        if let Some(broken) = segment.taken_unforwarded.first() {
+            return Err(broken.clone());
+        }
         self.no_move_without_a_cause(segment)?;
         for machine in &segment.machines {
             let (second, heartbeats, frames) = machine.sent;
@@ -107,6 +110,10 @@ impl Watch {
                     let machine = &segment.machines[number];
                     machine.is_up()
                         && machine.unfit.is_none()
+                        && machine
+                            .programmed
+                            .as_ref()
+                            .is_none_or(|vips| vips.contains(&vip))
                         && !machine.shutting_down
                         && machine.configuration.vips.get(&vip).is_some_and(|vip| {
                             vip.eligibility(&machine.name.as_str().into()).is_ok()

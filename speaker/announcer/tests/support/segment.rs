@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use speaker_announcer::{
     Announcer, Configuration, Event, Fitness, Identity, Ineligible, Key, Keyring, Link, LinkIndex,
-    MacAddr, Payload, Rejection, Standing, Time, Timing,
+    MacAddr, Payload, Programmed, Rejection, Standing, Time, Timing,
 };
 
 use super::random::Dice;
@@ -46,6 +46,10 @@ pub struct Machine {
     pub paused: Option<VecDeque<(usize, Payload)>>,
     pub configuration: Configuration,
     pub unfit: Option<Ineligible>,
+    /// What its proxy forwards, if that says so.
+    pub programmed: Option<BTreeSet<IpAddr>>,
+    /// What of that the announcer has been told: a stopped one is told later.
+    pub told_programmed: Option<BTreeSet<IpAddr>>,
     pub shutting_down: bool,
     starts: u64,
     /// The heartbeats and frames that it sent in the current second.
@@ -77,6 +81,8 @@ pub struct Segment {
     pub events: Vec<(Time, usize, Event)>,
     /// A machine that is no speaker and answers for these addresses.
     pub stranger: BTreeSet<IpAddr>,
+    /// Where somebody took an address that its proxy says it does not forward: nobody may.
+    pub taken_unforwarded: Vec<String>,
     flying: BTreeMap<(Time, u64), (usize, usize, Payload)>,
     count: u64,
     /// Steps without any time passing.
@@ -96,6 +102,8 @@ impl Segment {
             paused: None,
             configuration: configuration.clone(),
             unfit: None,
+            programmed: None,
+            told_programmed: None,
             shutting_down: false,
             starts: 0,
             sent: (0, 0, 0),
@@ -110,6 +118,7 @@ impl Segment {
             log: Vec::new(),
             events: Vec::new(),
             stranger: BTreeSet::new(),
+            taken_unforwarded: Vec::new(),
             flying: BTreeMap::new(),
             count: 0,
             still: 0,
@@ -138,6 +147,14 @@ impl Segment {
             },
             self.now,
         );
+        announcer.handle_programmed(
+            machine
+                .programmed
+                .clone()
+                .map_or(Programmed::Unknown, Programmed::Only),
+            self.now,
+        );
+        machine.told_programmed.clone_from(&machine.programmed);
         announcer.handle_configuration(machine.configuration.clone(), self.now);
         machine.announcer = Some(announcer);
         machine.paused = None;
@@ -172,6 +189,7 @@ impl Segment {
         // What changed in the meantime waits in the sockets of the shell too.
         self.set_link(number, self.machines[number].link_up);
         self.set_unfit(number, self.machines[number].unfit);
+        self.set_programmed(number, self.machines[number].programmed.clone());
         self.configure(number, &self.machines[number].configuration.clone());
     }
 
@@ -186,6 +204,27 @@ impl Segment {
         self.machines[number].unfit = unfit;
         self.with(number, |announcer, now| {
             announcer.handle_fitness(Fitness { unfit }, now)
+        });
+    }
+
+    /// The proxy says it as it does: whole when there was nothing before, afterwards what changed.
+    pub fn set_programmed(&mut self, number: usize, programmed: Option<BTreeSet<IpAddr>>) {
+        let machine = &mut self.machines[number];
+        machine.programmed = programmed;
+        if machine.paused.is_some() || machine.announcer.is_none() {
+            return;
+        }
+        let before = std::mem::replace(&mut machine.told_programmed, machine.programmed.clone());
+        let said = match (before, machine.programmed.clone()) {
+            (_, None) => Programmed::Unknown,
+            (None, Some(now)) => Programmed::Only(now),
+            (Some(before), Some(now)) => Programmed::Changed {
+                added: &now - &before,
+                removed: &before - &now,
+            },
+        };
+        self.with(number, |announcer, now| {
+            announcer.handle_programmed(said, now)
         });
     }
 
@@ -344,7 +383,16 @@ impl Segment {
             return;
         };
         while let Some(event) = announcer.poll_event() {
-            self.log.push(format!("{now} {}: {event}", machine.name));
+            let line = format!("{now} {}: {event}", machine.name);
+            let is_forwarded = |vip| {
+                let programmed = machine.told_programmed.as_ref();
+                programmed.is_none_or(|programmed| programmed.contains(&vip))
+            };
+            if event.owns() == Some(true) && !event.vip().is_some_and(is_forwarded) {
+                self.taken_unforwarded
+                    .push(format!("{line}, but its proxy does not forward it"));
+            }
+            self.log.push(line);
             self.events.push((now, number, event));
         }
         while let Some(transmit) = announcer.poll_transmit() {
