@@ -161,6 +161,17 @@ $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
 	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest -- --ignored --nocapture
 
+# The version that `make test-upgrade` upgrades from.
+OLDER ?= e451ad7
+
+.PHONY: test-upgrade
+test-upgrade: $(LAB)/older-$(OLDER)/built build lab $(LAB)/helm ## An older version is upgraded to this one and put back, under load (OLDER=COMMIT)
+	$(TIMED) 'Upgrade and the way back' env FOGHORN_OLDER=$(LAB)/older-$(OLDER) $(IN_LAB) --test upgrade -- --ignored --nocapture
+
+$(LAB)/older-%/built: | prerequisites
+	$(TIMED) 'Build of the older version $*' tools/older $* $(@D)
+	@touch $@
+
 .PHONY: test-observability
 test-observability: check-alerts build lab $(LAB)/helm ## A real Prometheus scrapes the real programs: reference, alerts, dashboard
 	$(TIMED) 'Observability' $(IN_LAB) --test observability -- --ignored --nocapture
