@@ -88,6 +88,10 @@ pub struct Announcer {
     /// The VIPs to look at before anything else happens.
     dirty: BTreeSet<IpAddr>,
     wakes: BTreeSet<(Time, IpAddr)>,
+    /// When the first heartbeat came in that was not followed up yet.
+    heard_at: Option<Time>,
+    /// Time between two heartbeats.
+    interval: Duration,
     budget: Budget,
     last_beat: Option<Time>,
     next_beat: Time,
@@ -128,6 +132,7 @@ impl Announcer {
             node: identity.node,
             incarnation: identity.incarnation,
             random: Random::new(identity.seed),
+            interval: timing.interval_among(1),
             timing,
             keys,
             configured: false,
@@ -142,6 +147,7 @@ impl Announcer {
             vips: BTreeMap::new(),
             dirty: BTreeSet::new(),
             wakes: BTreeSet::new(),
+            heard_at: None,
             budget: Budget::new(now),
             last_beat: None,
             next_beat: now,
@@ -293,7 +299,8 @@ impl Announcer {
         self.keys = keys;
     }
 
-    /// A datagram came in on the heartbeat port.
+    /// A datagram came in on the heartbeat port. What follows from it is done at the next [`Self::handle_timeout`], which is
+    /// due at once: of many that came together the VIPs are looked at once and not for each.
     ///
     /// # Errors
     /// The reason why it is not heeded, to be counted.
@@ -305,7 +312,9 @@ impl Announcer {
     ) -> Result<(), Rejection> {
         self.notice_stall(now);
         let outcome = self.receive_heartbeat(link, octets, now);
-        self.advance(now);
+        if outcome.is_ok() {
+            self.heard_at.get_or_insert(now);
+        }
         outcome
     }
 
@@ -320,6 +329,10 @@ impl Announcer {
         now: Time,
     ) -> Result<(), FrameError> {
         self.notice_stall(now);
+        // Who may answer is decided by everything that was heard before.
+        if self.heard_at.is_some() {
+            self.advance(now);
+        }
         let outcome = Frame::parse(octets).and_then(|frame| self.receive_frame(link, &frame, now));
         if !self.dirty.is_empty() || self.poll_timeout().is_some_and(|due| due <= now) {
             self.advance(now);
@@ -358,6 +371,7 @@ impl Announcer {
     pub fn poll_timeout(&self) -> Option<Time> {
         let listening = self.links.values().filter_map(|state| state.listening);
         [
+            self.heard_at,
             Some(self.beat_due()),
             self.peers.next_deadline(),
             self.wakes.first().map(|(time, _)| *time),
@@ -389,6 +403,8 @@ impl Announcer {
 
     /// Everything that is due at `now`.
     fn advance(&mut self, now: Time) {
+        self.heard_at = None;
+        self.measure_interval();
         for node in self.peers.expire(now) {
             self.peer_lost(&node, now);
         }
@@ -408,6 +424,7 @@ impl Announcer {
 
     /// A timer that fires more than an interval late means that this speaker was away, not its peers.
     fn notice_stall(&mut self, now: Time) {
+        self.measure_interval();
         let late = now.since(self.next_beat);
         if self.last_beat.is_none() || late <= self.interval() {
             return;
@@ -496,8 +513,12 @@ impl Announcer {
 
     /// Time between two heartbeats.
     fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    fn measure_interval(&mut self) {
         let heard = self.peers.heard().count() + 1;
-        self.timing.interval_among(self.speakers.len().max(heard))
+        self.interval = self.timing.interval_among(self.speakers.len().max(heard));
     }
 
     /// Time without heartbeats after which a peer is silent.

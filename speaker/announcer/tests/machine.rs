@@ -701,6 +701,9 @@ proptest! {
         let mut echo = 0;
         for input in inputs {
             feed(&mut announcer, input, echo, &mut now);
+            if announcer.poll_timeout().is_some_and(|due| due <= now) {
+                announcer.handle_timeout(now);
+            }
             let sent: Vec<_> = std::iter::from_fn(|| announcer.poll_transmit()).collect();
             prop_assert!(sent.len() < 200, "{} packets at once", sent.len());
             for transmit in sent {
