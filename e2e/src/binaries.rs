@@ -63,8 +63,7 @@ impl Binaries {
     }
 }
 
-/// A file that must be there, and the command that makes it.
-pub(crate) fn existing(file: PathBuf, made_by: &str) -> Result<PathBuf> {
+fn existing(file: PathBuf, made_by: &str) -> Result<PathBuf> {
     ensure!(
         file.exists(),
         "{} is not there: run `{made_by}` first",

@@ -97,14 +97,19 @@ impl Lan {
 
     /// The hardware addresses that answer the client, asked several times by broadcast or multicast.
     pub(crate) fn who_answers(&self, vip: IpAddr) -> BTreeSet<String> {
+        self.who_answers_on(vip, "eth0")
+    }
+
+    /// The same for an interface of the client.
+    pub(crate) fn who_answers_on(&self, vip: IpAddr, interface: &str) -> BTreeSet<String> {
         let client = self.client();
         let (output, marker) = match vip {
             IpAddr::V4(vip) => (
-                client.run(&format!("arping -c 3 -w 1 -W 0.05 -i eth0 {vip}")),
+                client.run(&format!("arping -c 3 -w 1 -W 0.05 -i {interface} {vip}")),
                 "bytes from ",
             ),
             IpAddr::V6(vip) => (
-                client.run(&format!("ndisc6 -m -r 1 -w 300 {vip} eth0")),
+                client.run(&format!("ndisc6 -m -r 1 -w 300 {vip} {interface}")),
                 "link-layer address: ",
             ),
         };
@@ -138,6 +143,12 @@ impl Host {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The hardware address of an interface.
+    pub(crate) fn mac_of(&self, interface: &str) -> String {
+        let address = self.run(&format!("cat /sys/class/net/{interface}/address"));
+        address.trim().to_owned()
     }
 
     /// Does something in the host's network.
