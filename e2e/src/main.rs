@@ -210,6 +210,11 @@ fn run(arguments: Arguments) -> Result<()> {
             let mut options = options("conformance");
             if kube_proxy {
                 options.proxy = ServiceProxy::KubeProxy;
+            } else {
+                // Specs ask for external IPs, which only the operator can allow here.
+                options
+                    .proxy_arguments
+                    .push("--allow-external-ips".to_owned());
             }
             let selection = conformance::Selection {
                 only_conformance,

@@ -31,7 +31,7 @@ fn no_sctp() -> bool {
     !protocols.lines().any(|line| line.starts_with("SCTP"))
 }
 
-static SKIPS: [Skip; 9] = [
+static SKIPS: [Skip; 10] = [
     Skip {
         pattern: r"\[Feature:SCTPConnectivity\]",
         reason: "the kernel of this machine has no SCTP",
@@ -42,6 +42,11 @@ static SKIPS: [Skip; 9] = [
         "needs the internet; the lab has none",
     ),
     Skip::always(r"\[Provider:gce", "needs a cloud"),
+    Skip::always(
+        r"load balancer cleanup finalizer",
+        "about the finalizer by which a cloud's controller frees what it made outside the cluster: Foghorn makes nothing there, \
+         and no Service should have to wait for it to go",
+    ),
     Skip::always(
         r"Networking IPerf2|\[Feature:PerformanceDNS\]",
         "measures, and the lab's processors are shared by all nodes",

@@ -119,6 +119,11 @@ func (p *pods) LogFile(namespace, name, container string, previous bool) (string
 	return worker.LogFile(container, previous)
 }
 
+// Logs is where everything of the node's Pods is.
+func (p *pods) Logs() string {
+	return p.host.Directory
+}
+
 // Running finds a container that runs.
 func (p *pods) Running(namespace, name, container string) (server.Run, error) {
 	worker, err := p.find(namespace, name)

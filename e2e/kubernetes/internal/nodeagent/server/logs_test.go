@@ -19,6 +19,8 @@ func (o oneFile) LogFile(namespace, pod, container string, previous bool) (strin
 	return o.path, nil
 }
 
+func (o oneFile) Logs() string { return filepath.Dir(o.path) }
+
 func (o oneFile) Running(_, _, _ string) (Run, error) { return nil, errors.New("nothing runs") }
 
 func (o oneFile) Pod(_, _ string) (Dial, error) { return nil, errors.New("there is no Pod") }
@@ -51,6 +53,28 @@ func TestLogs(t *testing.T) {
 		logs{oneFile{path}}.ServeHTTP(recorder, request)
 		if recorder.Code != row.status || recorder.Body.String() != row.want {
 			t.Errorf("%s: %d, %.40q", name, recorder.Code, recorder.Body.String())
+		}
+	}
+}
+
+func TestLogsOfTheNode(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "0.log"), []byte("a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, row := range map[string]struct {
+		status int
+		want   string
+	}{
+		"/logs/":         {200, "0.log"},
+		"/logs/0.log":    {200, "a\n"},
+		"/logs/1.log":    {404, ""},
+		"/logs/../0.log": {307, ""},
+	} {
+		response := httptest.NewRecorder()
+		handler(oneFile{filepath.Join(folder, "0.log")}).ServeHTTP(response, httptest.NewRequest("GET", path, nil))
+		if response.Code != row.status || !strings.Contains(response.Body.String(), row.want) {
+			t.Errorf("%s: %d %q", path, response.Code, response.Body)
 		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 type Source interface {
 	// LogFile is the log of a container's current or previous run.
 	LogFile(namespace, pod, container string, previous bool) (string, error)
+	// Logs is the folder of the node's logs.
+	Logs() string
 	// Running is a container that runs.
 	Running(namespace, pod, container string) (Run, error)
 	// Pod is how to connect to a Pod.
@@ -80,6 +82,7 @@ func (s *Server) Serve(ctx context.Context, port int32) error {
 func handler(source Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", logs{source})
+	mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(source.Logs()))))
 	streamed := streamed{source}
 	for _, method := range []string{"GET", "POST"} {
 		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", streamed.exec)
