@@ -25,4 +25,6 @@ export CGO_ENABLED=0
 (cd ../workloads/coredns && go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$lab/coredns" .)
 ln -f "$lab/coredns" "$lab/agnhost.files/coredns"
 go test -c -vet=off -trimpath -buildvcs=false -ldflags "-s -w $versions" -o "$lab/e2e.test" k8s.io/kubernetes/test/e2e
+# The image of a server that sends segments which the connection tracking takes for invalid.
+go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$lab/regression-issue-74839" k8s.io/kubernetes/test/images/regression-issue-74839
 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$lab/ginkgo" github.com/onsi/ginkgo/v2/ginkgo

@@ -75,8 +75,10 @@ fn images(binaries: &Binaries) -> Result<Vec<String>> {
     let agnhost = binaries.agnhost()?;
     let agnhost = agnhost.display();
     let coredns = binaries.of_lab("coredns", "make conformance")?;
+    let boom_server = binaries.of_lab("regression-issue-74839", "make conformance")?;
     Ok(vec![
         format!("coredns={}", coredns.display()),
+        format!("regression-issue-74839={}", boom_server.display()),
         format!("pause={agnhost} pause"),
         format!("nginx={agnhost} test-webserver"),
         // What these are asked to run is a script.
