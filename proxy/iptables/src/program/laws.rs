@@ -1,19 +1,14 @@
 //! The laws that hold for every data plane.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
-use std::num::{NonZeroU16, NonZeroU32};
-use std::sync::Arc;
+use std::num::NonZeroU32;
 
 use config::address::IpFamily;
-use config::name::ServiceKey;
-use config::service::{Protocol, TrafficPolicy};
 use proptest::prelude::*;
-use proxy_table::generate::any_scene;
-use proxy_table::{
-    Arrival, Endpoint, EndpointSet, Flow, ForwardingTable, Frontend, FrontendKey, FrontendKind,
-    Masquerade, NodeContext, Outcome, Place, Reason, ServiceTable, Verdict,
+use proxy_table::generate::{
+    any_endpoints, any_scene, endpoint, flow_of_client, table_with_affinity,
 };
+use proxy_table::{Endpoint, ForwardingTable, Reason, Verdict};
 
 use super::walk::{Clients, End};
 use super::{Program, Ruleset, Style};
@@ -111,16 +106,10 @@ proptest! {
 
     #[test]
     fn a_client_keeps_its_endpoint_while_it_is_in_the_set(
-        before in endpoints(), after in endpoints(), draws in (0_usize..6, 0_usize..6), outside: bool,
+        before in any_endpoints(), after in any_endpoints(), draws in (0_usize..6, 0_usize..6), outside: bool,
     ) {
-        let [before_program, after_program] = [&before, &after].map(|endpoints| {
-            let mut table = ForwardingTable::new(Arc::new(NodeContext::new("node-1".into())));
-            let mut part = ServiceTable::default();
-            part.frontends.insert(FRONTEND, Arc::new(with_affinity(endpoints, outside)));
-            table.update(&ServiceKey::new("shop", "web"), Some(part));
-            compile(&table)
-        });
-        let flow = flow();
+        let [before_program, after_program] = [&before, &after].map(|endpoints| compile(&table_with_affinity(endpoints, outside)));
+        let flow = flow_of_client();
         let mut clients = Clients::new();
         let mut endpoint_of = |program: &Program, draw: usize| {
             let mut lots = Vec::new();
@@ -147,17 +136,12 @@ proptest! {
 fn endpoints_are_chosen_uniformly() {
     for count in [1, 2, 3, 7, 100] {
         let endpoints: Vec<Endpoint> = (1..=count).map(endpoint).collect();
-        let mut table = ForwardingTable::new(Arc::new(NodeContext::new("node-1".into())));
-        let mut part = ServiceTable::default();
-        let frontend = with_affinity(&endpoints, false);
-        part.frontends.insert(FRONTEND, Arc::new(frontend));
-        table.update(&ServiceKey::new("shop", "web"), Some(part));
-        let program = compile(&table);
+        let program = compile(&table_with_affinity(&endpoints, false));
         let mut chances = BTreeMap::new();
         let mut lots = Vec::new();
         loop {
             let End::Delivered(destination, _) =
-                program.send(&flow(), &mut lots, &mut Clients::new())
+                program.send(&flow_of_client(), &mut lots, &mut Clients::new())
             else {
                 panic!("not delivered");
             };
@@ -181,55 +165,5 @@ fn endpoints_are_chosen_uniformly() {
                 "{chance} of {count}"
             );
         }
-    }
-}
-
-const FRONTEND: FrontendKey = FrontendKey {
-    place: Place::Address(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7))),
-    protocol: Protocol::Tcp,
-    port: NonZeroU16::MIN,
-};
-
-fn flow() -> Flow {
-    Flow {
-        source: IpAddr::from([198, 51, 100, 1]),
-        source_port: 1024,
-        destination: IpAddr::from([203, 0, 113, 7]),
-        port: FRONTEND.port,
-        protocol: FRONTEND.protocol,
-        arrival: Arrival::Interface("eth0".into()),
-    }
-}
-
-fn endpoint(number: u8) -> Endpoint {
-    Endpoint {
-        address: IpAddr::from([10, 244, 1, number]),
-        port: NonZeroU16::MIN,
-    }
-}
-
-fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
-    let all: Vec<Endpoint> = (1..=6).map(endpoint).collect();
-    proptest::sample::subsequence(all, 1..=6)
-}
-
-/// A frontend whose flows from outside, or all flows, go to these endpoints.
-fn with_affinity(endpoints: &[Endpoint], outside: bool) -> Frontend {
-    let set = EndpointSet::new(endpoints.iter().copied());
-    let forward = set.map_or(Outcome::Drop, Outcome::Forward);
-    Frontend {
-        kind: FrontendKind::LoadBalancer,
-        port: "".into(),
-        policy: TrafficPolicy::Local,
-        inside: if outside {
-            Outcome::Drop
-        } else {
-            forward.clone()
-        },
-        outside: forward,
-        masquerade: Masquerade::OnlyNode,
-        affinity_seconds: NonZeroU32::new(60),
-        scheduler: None,
-        sources: None,
     }
 }

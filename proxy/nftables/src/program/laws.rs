@@ -1,18 +1,11 @@
 //! The laws that hold for every data plane.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
-use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
-use config::name::ServiceKey;
-use config::service::{Protocol, TrafficPolicy};
 use proptest::prelude::*;
-use proxy_table::generate::any_scene;
-use proxy_table::{
-    Arrival, Endpoint, EndpointSet, Flow, ForwardingTable, Frontend, FrontendKey, FrontendKind,
-    Masquerade, NodeContext, Outcome, Place, ServiceTable,
-};
+use proxy_table::ForwardingTable;
+use proxy_table::generate::{any_endpoints, any_scene, flow_of_client, table_with_affinity};
 
 use super::walk::End;
 use super::{Forwarder, Item, Mirror, Program};
@@ -80,23 +73,10 @@ proptest! {
 
     #[test]
     fn a_client_keeps_its_endpoint_while_it_is_in_the_set(
-        before in endpoints(), after in endpoints(), draws in (0_u32..6, 0_u32..6), outside: bool,
+        before in any_endpoints(), after in any_endpoints(), draws in (0_u32..6, 0_u32..6), outside: bool,
     ) {
-        let [before_program, after_program] = [&before, &after].map(|endpoints| {
-            let mut table = ForwardingTable::new(Arc::new(NodeContext::new("node-1".into())));
-            let mut part = ServiceTable::default();
-            part.frontends.insert(FRONTEND, Arc::new(with_affinity(endpoints, outside)));
-            table.update(&ServiceKey::new("shop", "web"), Some(part));
-            Program::compile(&table)
-        });
-        let flow = Flow {
-            source: IpAddr::from([198, 51, 100, 1]),
-            source_port: 1024,
-            destination: IpAddr::from([203, 0, 113, 7]),
-            port: FRONTEND.port,
-            protocol: FRONTEND.protocol,
-            arrival: Arrival::Interface("eth0".into()),
-        };
+        let [before_program, after_program] = [&before, &after].map(|endpoints| Program::compile(&table_with_affinity(endpoints, outside)));
+        let flow = flow_of_client();
         let mut clients = HashMap::new();
         let mut endpoint_of = |program: &Program, draw| match program.send(&flow, draw, &mut clients) {
             (End::Delivered(destination, Some(_)), _) => destination.endpoint,
@@ -109,40 +89,5 @@ proptest! {
             prop_assert_eq!(first, second);
         }
         prop_assert_eq!(endpoint_of(&after_program, draws.0), second);
-    }
-}
-
-const FRONTEND: FrontendKey = FrontendKey {
-    place: Place::Address(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7))),
-    protocol: Protocol::Tcp,
-    port: NonZeroU16::MIN,
-};
-
-fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
-    let all = (1..=6).map(|number| Endpoint {
-        address: IpAddr::from([10, 244, 1, number]),
-        port: NonZeroU16::MIN,
-    });
-    proptest::sample::subsequence(all.collect::<Vec<_>>(), 1..=6)
-}
-
-/// A frontend whose flows from outside, or all flows, go to these endpoints.
-fn with_affinity(endpoints: &[Endpoint], outside: bool) -> Frontend {
-    let set = EndpointSet::new(endpoints.iter().copied());
-    let forward = set.map_or(Outcome::Drop, Outcome::Forward);
-    Frontend {
-        kind: FrontendKind::LoadBalancer,
-        port: "".into(),
-        policy: TrafficPolicy::Local,
-        inside: if outside {
-            Outcome::Drop
-        } else {
-            forward.clone()
-        },
-        outside: forward,
-        masquerade: Masquerade::OnlyNode,
-        affinity_seconds: NonZeroU32::new(60),
-        scheduler: None,
-        sources: None,
     }
 }

@@ -3,6 +3,7 @@
 //! There are few names, addresses and ports, so that they collide: Services claim the same frontends, endpoints serve
 //! several of them, clients are endpoints, and addresses of nodes are among the load-balancer addresses.
 
+mod affinity;
 mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+pub use affinity::{any_endpoints, endpoint, flow_of_client, table_with_affinity};
 pub use cluster::{Workload, any_workload};
 
 use crate::compile::compile_service;
