@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::http::{self, Request};
+use crate::wait;
 
 /// The API behind a `kubectl proxy`.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +111,7 @@ impl Api {
     }
 
     fn ask(&self, request: &Request<'_>) -> Result<(u16, Vec<u8>)> {
-        let response = http::ask(self.server, request, PATIENCE)
+        let response = http::ask(self.server, request, wait::patience(PATIENCE))
             .with_context(|| format!("{} {} had no answer", request.method, request.path))?;
         Ok((response.status, response.body))
     }

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::http;
 use crate::namespace::Namespace;
+use crate::wait;
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -60,6 +61,7 @@ impl fmt::Display for Target {
 impl Target {
     /// Asks from the namespace of the calling thread, on a connection of its own.
     pub fn ask(&self, question: Question, patience: Duration) -> io::Result<String> {
+        let patience = wait::patience(patience);
         match self.protocol {
             Protocol::Tcp => ask_http(self.address, question, patience),
             Protocol::Udp => ask_udp(self.address, question, patience),

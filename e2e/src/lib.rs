@@ -10,6 +10,7 @@ pub mod client;
 pub mod connection;
 pub mod control_plane;
 pub mod document;
+pub mod environment;
 pub mod failover;
 pub mod faults;
 pub mod folder;

@@ -45,6 +45,17 @@ impl Lab {
         Ok(vips)
     }
 
+    /// Waits until this many addresses are announced on the LAN, as the speakers say it of themselves.
+    pub fn wait_for_announcements(&self, count: usize, patience: Duration) -> Result<()> {
+        let what = format!("{count} addresses to be announced");
+        wait::until(&what, patience, || {
+            let records = self.api.get(RECORDS)?;
+            let is_announced = |record: &&Value| record["status"]["node"].is_string();
+            let announced = items(&records).filter(is_announced).count();
+            Ok((announced == count).then_some(()))
+        })
+    }
+
     /// Waits until this many Pods of a Deployment are ready.
     pub fn wait_for_ready_pods(&self, app: &str, count: usize, patience: Duration) -> Result<()> {
         let path = format!("/api/v1/namespaces/default/pods?labelSelector=app={app}");
@@ -187,6 +198,8 @@ pub fn items_of(array: &Value) -> impl Iterator<Item = &Value> {
 pub fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
+
+const RECORDS: &str = "/apis/foghorn.dev/v1alpha1/namespaces/default/servicel2statuses";
 
 fn has_address(address: IpAddr) -> bool {
     // Binding to an address works only where it is.

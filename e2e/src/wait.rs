@@ -5,12 +5,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::environment;
+
+/// The patience that is needed here for what takes `usual` on most machines: `FOGHORN_SLOWNESS` times as long, as on an
+/// emulated processor.
+pub fn patience(usual: Duration) -> Duration {
+    usual * environment::number("FOGHORN_SLOWNESS", 1)
+}
+
 /// Looks again and again until `look` finds something; an error of `look` ends the wait.
 pub fn until<T>(
     what: &str,
     patience: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let patience = self::patience(patience);
     let deadline = Instant::now() + patience;
     let mut pause = SHORTEST_PAUSE;
     loop {
@@ -31,6 +40,7 @@ pub fn until_ok<T>(
     patience: Duration,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
+    let patience = self::patience(patience);
     let deadline = Instant::now() + patience;
     let mut pause = SHORTEST_PAUSE;
     loop {

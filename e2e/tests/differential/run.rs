@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use config::name::ServiceKey;
+use e2e::environment;
 use e2e::lab::Lab;
 use e2e::random::Random;
 use proxy_table::{ForwardingTable, Verdict};
@@ -50,20 +51,16 @@ pub(crate) struct Run {
 
 impl Plan {
     pub(crate) fn from_environment() -> Self {
-        let number = |name: &str, default: u32| {
-            let text = env::var(name).ok();
-            text.and_then(|text| text.parse().ok()).unwrap_or(default)
-        };
         let only = env::var("FOGHORN_TABLE")
             .ok()
             .and_then(|text| text.parse().ok());
-        let count = number("FOGHORN_TABLES", 120);
+        let count = environment::number("FOGHORN_TABLES", 120);
         let tables = only.map_or_else(|| (0..count).collect(), |only| vec![only]);
         Self {
             seed: Random::from_environment().seed,
             tables,
-            flows: number("FOGHORN_FLOWS", 100),
-            scenes: number("FOGHORN_SCENES", 4) as usize,
+            flows: environment::number("FOGHORN_FLOWS", 100),
+            scenes: environment::number("FOGHORN_SCENES", 4) as usize,
         }
     }
 
