@@ -3,16 +3,16 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::api::Api;
 use crate::audit;
 use crate::binaries::Binaries;
 use crate::folder::RunFolder;
-use crate::namespace::{Namespace, output};
+use crate::namespace::{Namespace, ip, output};
 use crate::node::Node;
 use crate::program::{Program, Recipe};
 use crate::topology::{CLUSTER_CIDR, ROUTER_IPV4, ROUTER_IPV6, SERVICE_NETWORK_IPV6, nodes};
@@ -28,7 +28,8 @@ pub struct ControlPlane {
     others: Vec<Program>,
     /// The API server, to be paused, killed and started again.
     pub api_server: Program,
-    etcd: Program,
+    /// None if the control plane runs outside of this machine.
+    etcd: Option<Program>,
 }
 
 impl ControlPlane {
@@ -42,6 +43,9 @@ impl ControlPlane {
         audited: bool,
     ) -> Result<Self> {
         let service_networks = format!("{service_network},{SERVICE_NETWORK_IPV6}");
+        if let Some(keys) = std::env::var_os(OUTSIDE) {
+            return Self::relayed(kubernetes, folder, service_networks, Path::new(&keys));
+        }
         let outer = Namespace::outer();
         let logs = &folder.logs();
         let etcd = Program::start(etcd(kubernetes, &outer), logs)?;
@@ -57,12 +61,55 @@ impl ControlPlane {
             service_networks,
             others: Vec::new(),
             api_server,
-            etcd,
+            etcd: Some(etcd),
         })
+    }
+
+    /// The one that runs outside of the emulated machine that this is: connections to it are passed on.
+    fn relayed(
+        kubernetes: &Path,
+        folder: &RunFolder,
+        service_networks: String,
+        keys: &Path,
+    ) -> Result<Self> {
+        output(Command::new("cp").arg("-r").args([keys, &folder.pki()]))?;
+        let logs = folder.logs();
+        let outer = Namespace::outer();
+        let api_server = relay("kube-apiserver", "TCP6-LISTEN:6443", API_PORT, &outer);
+        let local = format!("TCP4-LISTEN:{PROXY_PORT},bind=127.0.0.1");
+        let proxy = relay("kubectl-proxy", &local, PROXY_PORT, &outer);
+        Ok(Self {
+            folder: folder.clone(),
+            kubernetes: kubernetes.to_owned(),
+            service_networks,
+            others: vec![Program::start(proxy, &logs)?],
+            api_server: Program::start(api_server, &logs)?,
+            etcd: None,
+        })
+    }
+
+    /// Starts one for machines that are emulated, waits until it is ready, and runs a command, which finds in its environment
+    /// where the keys are; what the command's end was.
+    pub fn serve(
+        kubernetes: &Path,
+        folder: &RunFolder,
+        service_network: &str,
+        node_count: u8,
+        command: &mut Command,
+    ) -> Result<ExitStatus> {
+        // Here the API server has the address that the router has there.
+        ip(&["address", "add", &format!("{ROUTER_IPV4}/32"), "dev", "lo"])?;
+        let mut control_plane =
+            Self::start(kubernetes, folder, service_network, node_count, false)?;
+        control_plane.wait_until_ready(true)?;
+        Ok(command.env(OUTSIDE, folder.pki()).status()?)
     }
 
     /// Waits until the API server is ready, then starts the controllers and the scheduler, if they are wanted.
     pub fn wait_until_ready(&mut self, with_controllers: bool) -> Result<()> {
+        if self.etcd.is_none() {
+            return self.wait_for_api_server();
+        }
         let outer = Namespace::outer();
         let kubeconfig = self.kubeconfig();
         let proxy = Recipe::new("kubectl-proxy", &self.kubernetes, &outer)
@@ -73,7 +120,7 @@ impl ControlPlane {
             .push(Program::start(proxy, &self.folder.logs())?);
         let api = self.api();
         wait::until_ok("a ready API server", PATIENCE, || {
-            self.etcd.expect_running()?;
+            self.etcd.iter_mut().try_for_each(Program::expect_running)?;
             self.api_server.expect_running()?;
             api.text("/readyz")
         })?;
@@ -96,8 +143,8 @@ impl ControlPlane {
     }
 
     /// etcd, for whoever wants to know what it costs.
-    pub fn etcd(&self) -> &Program {
-        &self.etcd
+    pub fn etcd(&self) -> Result<&Program> {
+        self.etcd.as_ref().context(NO_ETCD)
     }
 
     /// Copies what etcd holds; the API server is away meanwhile.
@@ -114,10 +161,11 @@ impl ControlPlane {
     }
 
     fn with_etcd_stopped(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let etcd = self.etcd.as_mut().context(NO_ETCD)?;
         self.api_server.kill()?;
-        self.etcd.terminate(PATIENCE)?;
+        etcd.terminate(PATIENCE)?;
         work()?;
-        self.etcd.start_again()?;
+        etcd.start_again()?;
         self.api_server.start_again()?;
         self.wait_for_api_server()
     }
@@ -139,6 +187,13 @@ impl ControlPlane {
     pub fn api(&self) -> Api {
         Api::new(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PROXY_PORT))
     }
+}
+
+/// Passes connections on to the machine that emulates this one.
+fn relay(name: &str, listen: &str, port: u16, namespace: &Namespace) -> Recipe {
+    Recipe::new(name, "socat", namespace)
+        .arg(format!("{listen},fork,reuseaddr"))
+        .arg(format!("TCP4:{EMULATOR}:{port}"))
 }
 
 /// The node agent of a node.
@@ -368,4 +423,10 @@ const BACKUP_FOLDER: &str = "/run/etcd-backup";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
 const PROXY_PORT: u16 = 8001;
+const API_PORT: u16 = 6443;
+/// The variable that names the folder with the keys of a control plane outside of this emulated machine.
+const OUTSIDE: &str = "FOGHORN_CONTROL_PLANE";
+/// The emulating machine as qemu's network for users shows it.
+const EMULATOR: &str = "10.0.2.2";
+const NO_ETCD: &str = "etcd runs outside of this machine";
 const PATIENCE: Duration = Duration::from_secs(180);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -138,6 +139,15 @@ impl Lab {
         Self::start_in(options, binaries, &folder).inspect_err(|_| folder.print_tails())
     }
 
+    /// Starts the control plane alone, for nodes in an emulated machine, and runs the command that emulates it.
+    pub fn serve_control_plane(options: &Options, command: &mut Command) -> Result<ExitStatus> {
+        let binaries = Binaries::find()?;
+        let folder = RunFolder::create(&binaries.runs, &options.name)?;
+        let (networks, nodes) = (&options.service_network, options.nodes);
+        ControlPlane::serve(&binaries.kubernetes()?, &folder, networks, nodes, command)
+            .inspect_err(|_| folder.print_tails())
+    }
+
     fn start_in(options: &Options, binaries: Binaries, folder: &RunFolder) -> Result<Self> {
         let begin = Instant::now();
         let logs = folder.logs();
@@ -233,6 +243,7 @@ impl Lab {
                 &logs,
             )?);
         }
+        let heartbeat_interval = wait::patience(HEARTBEAT_INTERVAL).as_millis().to_string();
         for node in &mut self.nodes {
             let name = node.number.name();
             let suffix = format!("-{name}");
@@ -241,6 +252,7 @@ impl Lab {
             if options.speakers {
                 let recipe = program("speaker", &suffix, &node.namespace)?
                     .args(["--node-name", &name])
+                    .args(["--heartbeat-interval-ms", &heartbeat_interval])
                     .arg("--heartbeat-key-file")
                     .arg(&heartbeat_key)
                     .args(["--proxy-socket", &socket])
@@ -331,6 +343,9 @@ pub fn guard(lab: &mut Lab, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result
         }
     }
 }
+
+/// What speakers have by themselves, on a machine that is no slower than most.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(50);
 
 fn register_node(api: &Api, number: NodeNumber) -> Result<()> {
     let (object, status) = manifest::node(number);

@@ -111,13 +111,13 @@ fn build_bridge(node_count: u8) -> Result<()> {
     outer.configure(&lines)
 }
 
-/// Whether this network namespace has only what every new one has.
+/// Whether this network namespace has only what every new one has, or also what `tools/in-kernel` gives an emulated machine.
 fn is_a_new_network() -> Result<bool> {
     let devices = fs::read_to_string("/proc/self/net/dev")?;
     let mut names = devices
         .lines()
         .filter_map(|line| Some(line.split_once(':')?.0.trim()));
-    Ok(names.all(|name| name == "lo"))
+    Ok(names.all(|name| ["lo", UPLINK].contains(&name)))
 }
 
 fn refuse_the_machine_itself() -> Result<()> {
@@ -131,6 +131,8 @@ fn refuse_the_machine_itself() -> Result<()> {
     Ok(())
 }
 
+/// The way out of an emulated machine.
+const UPLINK: &str = "uplink";
 /// Addresses are there at once: the lab knows that nobody else has them.
 ///
 /// What the machine itself filters must not matter, so that is set too. A bridge is a switch: frames that pass it meet

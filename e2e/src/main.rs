@@ -8,12 +8,13 @@ mod records;
 mod show;
 mod trials;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum as _};
 use e2e::failover::Fault;
 use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
@@ -116,6 +117,12 @@ enum Verb {
         /// A document that has the marks between which the table goes.
         #[arg(long, value_name = "FILE")]
         document: Option<PathBuf>,
+    },
+    /// Starts a control plane for a lab in an emulated machine, and runs the command that emulates it.
+    ControlPlane {
+        /// The command, such as `tools/in-kernel 6.12 PROGRAM`.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
     },
     /// Keeps the processors busy without any fault, and fails if an address moves.
     Calm {
@@ -228,6 +235,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Verb::ConformanceTable { results, document } => {
             conformance::compare(&results, document.as_deref())
         }
+        Verb::ControlPlane { command } => serve_control_plane(&options("control-plane"), &command),
         Verb::Calm {
             seconds,
             loops,
@@ -238,6 +246,18 @@ fn run(arguments: Arguments) -> Result<()> {
             calm::run(lab, time, loops, services, document.as_deref())
         }),
     }
+}
+
+fn serve_control_plane(options: &Options, command: &[OsString]) -> Result<()> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    let status = Lab::serve_control_plane(options, command.args(arguments))?;
+    ensure!(
+        status.success(),
+        "{} ended with {status}",
+        program.display()
+    );
+    Ok(())
 }
 
 /// Says how to look around and stays until the user has seen enough.

@@ -237,7 +237,7 @@ fn cpu(program: &Program) -> Result<f64> {
 }
 
 fn api_cpu(lab: &Lab) -> Result<f64> {
-    Ok(cpu(&lab.control_plane.api_server)? + cpu(lab.control_plane.etcd())?)
+    Ok(cpu(&lab.control_plane.api_server)? + cpu(lab.control_plane.etcd()?)?)
 }
 
 const COLLECTION: &str = "/api/v1/namespaces/default/services";
