@@ -102,11 +102,11 @@ cargo_in_kernel = $(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/to
 KERNELS ?= 6.1 6.12
 
 .PHONY: test-kernels
-test-kernels: $(KERNELS:%=test-kernel-%) ## Data planes in Debian's kernels, under qemu: IPVS too (KERNELS='6.1 6.12')
+test-kernels: $(KERNELS:%=test-kernel-%) ## Every data plane in Debian's kernels, under qemu (KERNELS='6.1 6.12')
 
 .PHONY: test-kernel-%
 test-kernel-%: prerequisites
-	$(TIMED) 'Data planes in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p proxy-nftables -p proxy-ipvs --test kernel -- --ignored --test-threads 1
+	$(TIMED) 'Data planes in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p proxy-nftables -p proxy-ipvs -p proxy-iptables --test kernel -- --ignored --test-threads 1
 	$(TIMED) 'VLANs and bonds in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p speaker --test lan -- --ignored --test-threads 1 in_a_debian_kernel
 
 .PHONY: test-main
@@ -199,6 +199,22 @@ test-iptables: build lab ## The main job and the rules after random changes with
 	$(TIMED) 'Rules of iptables after random changes' env FOGHORN_PROXY_ARGUMENTS='--dataplane iptables' \
 		$(IN_LAB) --test rules -- --ignored --nocapture
 	$(TIMED) 'From one data plane to another, in all directions' $(IN_LAB) --test modes -- --ignored --nocapture
+
+# Few kernels of build machines have IPVS: the nodes are in one of Debian's, under qemu, and the control plane is here.
+IPVS_KERNEL ?= 6.12
+IN_KERNEL_LAB = FOGHORN_PROXY_ARGUMENTS='--dataplane ipvs' FOGHORN_SLOWNESS=10 IN_KERNEL_UPLINK=1 IN_KERNEL_MEMORY=4G \
+	$(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/tools/in-namespaces", "$(PROGRAMS)/lab", "control-plane", \
+	"$(CURDIR)/tools/in-kernel", "$(IPVS_KERNEL)"]' test --profile $(PROFILE) -p e2e
+
+.PHONY: test-ipvs
+test-ipvs: build lab $(TARGET)/kernels/$(IPVS_KERNEL)/initramfs.gz ## The main job and the rules after random changes with --dataplane ipvs, under qemu (IPVS_KERNEL=6.12)
+	@tools/prerequisites socat=socat
+	$(TIMED) 'The main job with IPVS' env FOGHORN_SERVICES=3 $(IN_KERNEL_LAB) --test main_job -- --ignored --nocapture
+	$(TIMED) 'Rules of IPVS after random changes' env FOGHORN_CHANGES=40 $(IN_KERNEL_LAB) --test rules -- --ignored --nocapture
+
+# With the network, which the namespaces of the lab do not have.
+$(TARGET)/kernels/%/initramfs.gz:
+	tools/in-kernel $* true
 
 .PHONY: test-crash
 test-crash: build lab ## The controller is killed 50 times while 100 Services come and go
