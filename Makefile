@@ -2,6 +2,7 @@
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LAB := $(TARGET)/lab
+TOOLS := $(TARGET)/tools
 PROFILE ?= dev
 PROGRAMS := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 TRIALS ?= 20
@@ -42,7 +43,7 @@ up: build lab ## A lab with Foghorn in it, to look around
 	@tools/in-namespaces $(PROGRAMS)/lab up
 
 .PHONY: test
-test: check-format lint check-chart test-unit test-kernel test-main ## Everything that a change must pass
+test: check-format lint check-chart check-handbook test-unit test-kernel test-main ## Everything that a change must pass
 
 .PHONY: check-format
 check-format: prerequisites
@@ -56,6 +57,28 @@ lint: prerequisites
 .PHONY: check-chart
 check-chart: $(LAB)/helm ## The chart is sound, and deploy/ is what it says
 	$(TIMED) 'The chart' env HELM=$(LAB)/helm tools/manifests --check
+
+.PHONY: check-handbook
+check-handbook: lab $(LAB)/helm $(LAB)/promtool ## What the pages say to kubectl, Helm and Prometheus is understood by the real ones
+	$(TIMED) 'The handbook' env FOGHORN_LAB=$(LAB) $(CARGO) test --profile $(PROFILE) -p handbook -- --include-ignored
+
+# Debian's is built without the discovery of Pods.
+$(LAB)/promtool: tools/promtool/go.mod | prerequisites
+	$(TIMED) 'Build of promtool: some minutes the first time' env CGO_ENABLED=0 go -C tools/promtool build -trimpath -buildvcs=false \
+		-tags remove_all_sd,enable_kubernetes_sd -ldflags '-s -w' -o $@ github.com/prometheus/prometheus/cmd/promtool
+	@touch $@
+
+.PHONY: handbook
+handbook: $(TOOLS)/bin/mdbook ## The handbook as a website, into target/handbook
+	$(TIMED) 'Pages' tools/handbook $(TOOLS)/bin/mdbook $(TARGET)/handbook
+
+.PHONY: audit
+audit: $(TOOLS)/bin/cargo-deny ## Licences, bans and sources of what we depend on; advisories where their database can be had
+	$(TIMED) 'Dependencies' tools/audit $(TOOLS)/bin/cargo-deny
+
+# Built apart: nothing of them is linked.
+$(TOOLS)/bin/%: | prerequisites
+	$(TIMED) 'Build of $*: some minutes the first time' $(CARGO) install --quiet --locked --root $(TOOLS) --target-dir $(TOOLS)/build $*
 
 .PHONY: check-alerts
 check-alerts: prerequisites ## Each alert fires on what it is about, and on nothing else
@@ -138,6 +161,17 @@ $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 .PHONY: test-chart
 test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
 	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest -- --ignored --nocapture
+
+# The version that `make test-upgrade` upgrades from.
+OLDER ?= e451ad7
+
+.PHONY: test-upgrade
+test-upgrade: $(LAB)/older-$(OLDER)/built build lab $(LAB)/helm ## An older version is upgraded to this one and put back, under load (OLDER=COMMIT)
+	$(TIMED) 'Upgrade and the way back' env FOGHORN_OLDER=$(LAB)/older-$(OLDER) $(IN_LAB) --test upgrade -- --ignored --nocapture
+
+$(LAB)/older-%/built: | prerequisites
+	$(TIMED) 'Build of the older version $*' tools/older $* $(@D)
+	@touch $@
 
 .PHONY: test-observability
 test-observability: check-alerts build lab $(LAB)/helm ## A real Prometheus scrapes the real programs: reference, alerts, dashboard

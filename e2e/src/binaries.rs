@@ -63,7 +63,8 @@ impl Binaries {
     }
 }
 
-fn existing(file: PathBuf, made_by: &str) -> Result<PathBuf> {
+/// A file that must be there, and the command that makes it.
+pub(crate) fn existing(file: PathBuf, made_by: &str) -> Result<PathBuf> {
     ensure!(
         file.exists(),
         "{} is not there: run `{made_by}` first",

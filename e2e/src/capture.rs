@@ -89,6 +89,15 @@ impl Capture {
             .count()
     }
 
+    /// Who announced `address`, one after the other: each MAC that announced it once another one had.
+    pub fn owners(&self, address: IpAddr) -> Vec<String> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let announcements = heard.iter().filter(|(_, one)| one.address == address);
+        let mut owners: Vec<String> = announcements.map(|(_, one)| one.mac.clone()).collect();
+        owners.dedup();
+        owners
+    }
+
     /// How long after `since` each address was first announced by somebody other than `mac`.
     pub fn taken_from(&self, mac: &str, since: Instant) -> BTreeMap<IpAddr, Duration> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -64,6 +64,11 @@ impl RunFolder {
         self.path.join("image")
     }
 
+    /// The same of an older version.
+    pub fn older_image(&self) -> PathBuf {
+        self.path.join("image-older")
+    }
+
     /// What the API server was asked by Foghorn's Pods, one object of JSON on each line.
     pub fn audit(&self) -> PathBuf {
         self.path.join("audit.json")

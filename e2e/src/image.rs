@@ -7,10 +7,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::path::Path;
+
 use anyhow::Result;
 
-use crate::binaries::Binaries;
-use crate::folder::RunFolder;
+use crate::binaries::existing;
 use crate::topology::NODES;
 
 /// A program of the image, and the capabilities that the chart adds for it.
@@ -20,9 +21,9 @@ pub const PROGRAMS: [(&str, &[&str]); 3] = [
     ("proxy", &["NET_ADMIN"]),
 ];
 
-/// Writes the programs of the image into the folder of a run, and makes the folders that nodes give to Pods.
-pub(crate) fn write(binaries: &Binaries, folder: &RunFolder) -> Result<()> {
-    fs::create_dir(folder.image())?;
+/// Writes an image with the `programs` of a folder into the folder `image`, and makes the folders that nodes give to Pods.
+pub(crate) fn write(programs: &Path, image: &Path) -> Result<()> {
+    fs::create_dir(image)?;
     // hostPath of the Pods; each container finds its node's own there.
     fs::create_dir_all("/run/foghorn")?;
     for node in NODES {
@@ -30,7 +31,7 @@ pub(crate) fn write(binaries: &Binaries, folder: &RunFolder) -> Result<()> {
     }
     for (part, capabilities) in PROGRAMS {
         let name = format!("foghorn-{part}");
-        let program = binaries.foghorn(&name)?;
+        let program = existing(programs.join(&name), "cargo build")?;
         let added: String = capabilities
             .iter()
             .map(|capability| format!(",+{}", capability.to_lowercase()))
@@ -41,7 +42,7 @@ pub(crate) fn write(binaries: &Binaries, folder: &RunFolder) -> Result<()> {
              exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all{added} -- {} \"$@\"\n",
             program.display()
         );
-        let file = folder.image().join(&name);
+        let file = image.join(&name);
         fs::write(&file, text)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     }

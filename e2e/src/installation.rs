@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::lab::Lab;
 use crate::manifest::TCP_PORT;
 use crate::namespace::output;
-use crate::questions::at;
+use crate::questions::{at, items};
 use crate::wait;
 
 /// The namespace that the handbook installs into.
@@ -62,22 +62,23 @@ impl Lab {
         let mut last = String::new();
         let outcome = wait::until("the Pods of Foghorn", patience, || {
             self.expect_all_running()?;
-            let pods = self
-                .api
-                .get(&format!("/api/v1/namespaces/{NAMESPACE}/pods"))?;
-            let pods = pods.pointer("/items").and_then(Value::as_array);
-            let pods = pods.context("a list of Pods")?;
+            let pods = self.pods_of_foghorn()?;
             let mut ready = BTreeMap::<&str, usize>::new();
-            for pod in pods.iter().filter(|pod| is_ready(pod)) {
-                let component = pod.pointer("/metadata/labels/app.kubernetes.io~1component");
-                *ready
-                    .entry(component.and_then(Value::as_str).unwrap_or("none"))
-                    .or_default() += 1;
+            for pod in pods.iter().filter(|pod| pod.is_ready) {
+                *ready.entry(&pod.component).or_default() += 1;
             }
             last = format!("{ready:?} of {} Pods", pods.len());
             Ok((ready == expected && pods.len() == expected.values().sum::<usize>()).then_some(()))
         });
         outcome.with_context(|| format!("ready are {last}, {expected:?} should be"))
+    }
+
+    /// The Pods in Foghorn's namespace, those that end included.
+    pub fn pods_of_foghorn(&self) -> Result<Vec<ComponentPod>> {
+        let pods = self
+            .api
+            .get(&format!("/api/v1/namespaces/{NAMESPACE}/pods"))?;
+        Ok(items(&pods).map(ComponentPod::of).collect())
     }
 
     /// Waits until the client has an answer from both addresses of the Service `web`; the addresses.
@@ -116,25 +117,63 @@ impl Lab {
         })
     }
 
+    /// Who announces what and why, and the logs of all Pods: for whoever looks for the reason of a failure.
+    pub fn what_foghorn_says(&self) -> Result<String> {
+        let mut said = self
+            .kubectl
+            .run(&["get", "servicel2statuses", "-A", "-o", "yaml"])?;
+        for pod in self.pods_of_foghorn()? {
+            let log = self.kubectl.run(&["-n", NAMESPACE, "logs", &pod.name])?;
+            said.push_str(&format!("──── {}\n{log}", pod.name));
+        }
+        Ok(said)
+    }
+
     /// Fails if containers of Foghorn's Pods were started again.
     pub fn expect_no_restarts(&self) -> Result<()> {
-        let pods = self
-            .api
-            .get(&format!("/api/v1/namespaces/{NAMESPACE}/pods"))?;
-        for pod in pods
-            .pointer("/items")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let restarts = pod.pointer("/status/containerStatuses/0/restartCount");
-            ensure!(
-                restarts == Some(&Value::from(0)),
-                "restarts of {}: {restarts:?}",
-                pod.pointer("/metadata/name").unwrap_or(&Value::Null)
-            );
+        for pod in self.pods_of_foghorn()? {
+            ensure!(pod.restarts == Some(0), "restarts: {pod:?}");
         }
         Ok(())
+    }
+}
+
+/// A Pod of one of Foghorn's programs.
+#[derive(Clone, Debug)]
+pub struct ComponentPod {
+    /// Its name.
+    pub name: String,
+    /// The program, by the label of its component.
+    pub component: String,
+    /// What its container runs.
+    pub image: String,
+    /// Whether it is ready and does not end.
+    pub is_ready: bool,
+    /// How often its container was started again.
+    pub restarts: Option<u64>,
+}
+
+impl ComponentPod {
+    fn of(pod: &Value) -> Self {
+        let text = |pointer| {
+            let text = pod.pointer(pointer).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        let restarts = pod.pointer("/status/containerStatuses/0/restartCount");
+        Self {
+            name: text("/metadata/name"),
+            component: text("/metadata/labels/app.kubernetes.io~1component"),
+            image: text("/spec/containers/0/image"),
+            is_ready: is_ready(pod),
+            restarts: restarts.and_then(Value::as_u64),
+        }
+    }
+
+    /// The image without its tag.
+    pub fn repository(&self) -> &str {
+        self.image
+            .rsplit_once(':')
+            .map_or(&self.image, |(repository, _)| repository)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,8 @@ pub struct Options {
     pub service_network: String,
     /// Whether Foghorn comes as Pods: nodes know its image, and the API server writes down what it is asked by them.
     pub as_pods: bool,
+    /// The programs of an older version, which stand for the image `foghorn-older`.
+    pub older: Option<PathBuf>,
     /// Programs that stand for images beyond agnhost: `NAME=PROGRAM [ARGUMENT ..]`.
     pub images: Vec<String>,
     /// What our proxy is told besides; by default what `FOGHORN_PROXY_ARGUMENTS` says, as another data plane.
@@ -79,6 +82,7 @@ impl Options {
             configuration_files: false,
             service_network: SERVICE_NETWORK_IPV4.to_owned(),
             images: Vec::new(),
+            older: None,
             as_pods: false,
             proxy_arguments: proxy_arguments(),
         }
@@ -154,7 +158,12 @@ impl Lab {
         let lan = Lan::build(options.nodes)?;
         let kubernetes = binaries.kubernetes()?;
         if options.as_pods {
-            image::write(&binaries, folder)?;
+            image::write(&binaries.foghorn, &folder.image())?;
+        }
+        let mut images = options.images.clone();
+        if let Some(programs) = &options.older {
+            image::write(programs, &folder.older_image())?;
+            images.push(format!("foghorn-older={}/", folder.older_image().display()));
         }
         let mut control_plane = ControlPlane::start(
             &kubernetes,
@@ -175,7 +184,7 @@ impl Lab {
         let api = control_plane.api();
         for node in &mut nodes {
             if options.agents {
-                let mut agent = node_agent(&binaries, folder, node, &options.images)?;
+                let mut agent = node_agent(&binaries, folder, node, &images)?;
                 // What runs in its Pods has no more priority than it.
                 agent.urgent = options.as_pods;
                 node.agent = Some(Program::start(agent, &logs)?);

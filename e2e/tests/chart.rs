@@ -25,12 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const ALL_PARTS: [(&str, usize); 3] = [("controller", 2), ("speaker", 3), ("proxy", 3)];
 
 /// Each is a `--set` of the chart.
-const SWITCHED_ON: [&str; 6] = [
+const SWITCHED_ON: [&str; 7] = [
     "pool=192.168.1.240/29",
     "prometheus.enabled=true,prometheus.podMonitor.enabled=true,prometheus.prometheusRule.enabled=true",
     "prometheus.enabled=true,prometheus.serviceMonitor.enabled=true,prometheus.dashboard.enabled=true",
     "proxy.enabled=true,proxy.apiServer.configMap=foghorn-api-server,proxy.privileged=true",
     "networkPolicy.egress[0].ports[0].port=6443,networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b",
+    "speaker.updateStrategy.type=OnDelete,proxy.enabled=true,proxy.apiServer.host=192.168.1.10,proxy.updateStrategy.type=OnDelete",
     "prometheus.enabled=true,controller.replicas=1,speaker.realTime=false,loadBalancerClass=example.com/lan",
 ];
 
@@ -41,6 +42,7 @@ fn the_chart_runs_with_the_rights_that_it_gives_and_needs_all_of_them() -> Resul
     with_lab(&Options::as_pods("chart"), |lab| {
         the_api_server_takes_everything_that_can_be_switched_on(lab)?;
         lab.kubectl.apply(&definitions_of_metallb())?;
+        the_api_server_takes_every_object_of_the_handbook(lab)?;
         let pool = format!("pool={{{POOL_IPV4},{POOL_IPV6}}}");
         let host = format!("proxy.apiServer.host={ROUTER_IPV4}");
         let values = [
@@ -94,6 +96,25 @@ fn the_api_server_takes_everything_that_can_be_switched_on(lab: &Lab) -> Result<
             .concat(),
         )?;
     }
+    Ok(())
+}
+
+/// What the handbook shows as objects is applied, strictly, and nothing is kept of it.
+fn the_api_server_takes_every_object_of_the_handbook(lab: &Lab) -> Result<()> {
+    for namespace in ["shop", "metallb-system"] {
+        lab.kubectl.run(&["create", "namespace", namespace])?;
+    }
+    let mut count = 0;
+    for block in handbook::pages()?.iter().flat_map(handbook::Page::blocks) {
+        if block.language == "yaml" && block.text.contains("apiVersion:") {
+            let strictly = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+            let said = lab.kubectl_with(&strictly, &block.text)?;
+            ensure!(said.success, "{}: {}", block.place, said.text);
+            count += 1;
+        }
+    }
+    ensure!(count >= 7, "only {count} blocks: are they found?");
+    println!("{count} blocks of the handbook are taken");
     Ok(())
 }
 
