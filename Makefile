@@ -160,7 +160,11 @@ $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 
 .PHONY: test-chart
 test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
-	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest -- --ignored --nocapture
+	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest --test first_steps -- --ignored --nocapture
+
+.PHONY: first-steps
+first-steps: build lab $(LAB)/helm ## From the first command to an address that answers, timed and written into docs/install.md
+	$(TIMED) 'First steps' env FOGHORN_DOCUMENT=$(CURDIR)/docs/install.md $(IN_LAB) --test manifest --test first_steps -- --ignored --nocapture
 
 # The version that `make test-upgrade` upgrades from.
 OLDER ?= e451ad7
@@ -176,6 +180,13 @@ $(LAB)/older-%/built: | prerequisites
 .PHONY: test-observability
 test-observability: check-alerts build lab $(LAB)/helm ## A real Prometheus scrapes the real programs: reference, alerts, dashboard
 	$(TIMED) 'Observability' $(IN_LAB) --test observability -- --ignored --nocapture
+
+.PHONY: dashboard-picture
+dashboard-picture: build lab $(LAB)/helm ## The dashboard, drawn from what a real Prometheus in the lab has, into docs/dashboard.png
+	@tools/prerequisites promtool=prometheus chromium=chromium pngquant=pngquant
+	$(TIMED) 'Two minutes of a lab that Prometheus scrapes' env FOGHORN_DASHBOARD_DATA=$(LAB)/dashboard.json \
+		$(IN_LAB) --test observability -- --ignored --nocapture
+	$(TIMED) 'Picture' tools/dashboard-picture $(LAB)/dashboard.json docs/dashboard.png
 
 $(LAB)/monitoring-definitions: tools/monitoring-definitions | prerequisites
 	tools/monitoring-definitions $@

@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a test")]
 
+mod picture;
 mod prometheus;
 
 use std::collections::BTreeSet;
@@ -47,7 +48,9 @@ fn prometheus_finds_what_the_reference_the_alerts_and_the_dashboard_say() -> Res
             },
         )?;
         things_happen(lab)?;
-        every_query_of_the_dashboard_has_an_answer(&prometheus)?;
+        let dashboard: Value = serde_json::from_str(&read("charts/foghorn/files/dashboard.json")?)?;
+        every_query_of_the_dashboard_has_an_answer(&prometheus, &dashboard)?;
+        picture::write(&prometheus, &dashboard)?;
         every_rule_can_be_evaluated(&prometheus)?;
         the_reference_is_what_is_exported(&prometheus)
     })
@@ -101,8 +104,10 @@ fn things_happen(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn every_query_of_the_dashboard_has_an_answer(prometheus: &Prometheus) -> Result<()> {
-    let dashboard: Value = serde_json::from_str(&read("charts/foghorn/files/dashboard.json")?)?;
+fn every_query_of_the_dashboard_has_an_answer(
+    prometheus: &Prometheus,
+    dashboard: &Value,
+) -> Result<()> {
     let mut count = 0;
     for panel in dashboard["panels"].as_array().context("panels")? {
         for target in panel["targets"].as_array().into_iter().flatten() {

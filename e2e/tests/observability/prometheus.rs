@@ -62,12 +62,31 @@ impl Prometheus {
     /// The values of the series that answer a query, in the order of its labels.
     pub(crate) fn values(&self, query: &str) -> Result<Vec<f64>> {
         let answer = self.ask(&format!("/api/v1/query?query={}", encoded(query)))?;
+        // A scalar comes alone.
+        if let Some(value) = answer.pointer("/result/1").and_then(Value::as_str) {
+            return Ok(vec![value.parse()?]);
+        }
         let series = answer.pointer("/result").and_then(Value::as_array);
         let values = series.context("a result")?.iter().map(|series| {
             let value = series.pointer("/value/1").and_then(Value::as_str);
             Ok(value.context("a value")?.parse()?)
         });
         values.collect()
+    }
+
+    /// What a query answered each second of the last `seconds`.
+    pub(crate) fn history(&self, query: &str, seconds: u32) -> Result<Vec<Series>> {
+        let now = self.values("time()")?;
+        let now = now.first().context("the time")?;
+        let path = format!(
+            "/api/v1/query_range?query={}&start={}&end={now}&step=1",
+            encoded(query),
+            now - f64::from(seconds)
+        );
+        let answer = self.ask(&path)?;
+        let series = answer.pointer("/result").and_then(Value::as_array);
+        let series = series.context("a result")?.iter();
+        series.map(Series::of).collect()
     }
 
     /// Every rule, with its state.
@@ -108,6 +127,34 @@ impl Prometheus {
             .with_context(|| String::from_utf8_lossy(&answer.body).into_owned())?;
         ensure!(answer.status == 200, "{path}: {body}");
         Ok(body.pointer("/data").cloned().unwrap_or_default())
+    }
+}
+
+/// What a query answered over a while.
+pub(crate) struct Series {
+    /// What tells it from the others.
+    pub(crate) labels: serde_json::Map<String, Value>,
+    /// Seconds and values, without those that are no numbers.
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+impl Series {
+    fn of(answer: &Value) -> Result<Self> {
+        let labels = answer.pointer("/metric").and_then(Value::as_object);
+        let points = answer.pointer("/values").and_then(Value::as_array);
+        let points = points.context("values")?.iter().map(|point| {
+            let time = point.pointer("/0").and_then(Value::as_f64);
+            let value = point.pointer("/1").and_then(Value::as_str);
+            Ok((time.context("a time")?, value.context("a value")?.parse()?))
+        });
+        let points: Vec<(f64, f64)> = points.collect::<Result<_>>()?;
+        Ok(Self {
+            labels: labels.context("labels")?.clone(),
+            points: points
+                .into_iter()
+                .filter(|(_, value)| value.is_finite())
+                .collect(),
+        })
     }
 }
 
