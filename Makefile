@@ -160,7 +160,7 @@ $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 
 .PHONY: test-chart
 test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
-	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest --test first_steps -- --ignored --nocapture
+	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest --test first_steps --test tls -- --ignored --nocapture
 
 .PHONY: first-steps
 first-steps: build lab $(LAB)/helm ## From the first command to an address that answers, timed and written into docs/install.md

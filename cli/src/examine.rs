@@ -14,15 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::arguments::{Common, Doctor};
 use crate::doctor::{Asked, addresses};
-use crate::fetch;
-
-/// A speaker that runs as a Pod.
-#[derive(Clone, Debug)]
-struct Speaker {
-    namespace: String,
-    name: String,
-    port: u16,
-}
+use crate::fetch::{self, Door};
 
 /// Everything that `doctor` judges.
 ///
@@ -37,13 +29,9 @@ pub async fn examine(common: &Common, asked: &Doctor) -> anyhow::Result<Asked> {
         !pods.items.is_empty(),
         "no Pod has the labels {selector}: is Foghorn installed in this cluster? Where speakers run outside of Pods, run `foghorn-speaker doctor` on each node"
     );
-    let speakers: Vec<Speaker> = pods
+    let speakers: Vec<Door> = pods
         .iter()
-        .map(|pod| Speaker {
-            namespace: pod.namespace().unwrap_or_default(),
-            name: pod.name_any(),
-            port: asked.cluster.speaker_port,
-        })
+        .map(|pod| Door::of(pod, asked.cluster.speaker_port))
         .collect();
     let mut examined = Asked::default();
     let mut gaps = Vec::new();
@@ -73,7 +61,7 @@ pub async fn examine(common: &Common, asked: &Doctor) -> anyhow::Result<Asked> {
 /// Asks all speakers the same at the same time; those that do not answer are gaps.
 async fn ask_all<T: DeserializeOwned>(
     client: &Client,
-    speakers: &[Speaker],
+    speakers: &[Door],
     path: &str,
     gaps: &mut Vec<String>,
 ) -> Vec<T> {
@@ -91,19 +79,12 @@ async fn ask_all<T: DeserializeOwned>(
 
 async fn ask<T: DeserializeOwned>(
     client: &Client,
-    speaker: &Speaker,
+    speaker: &Door,
     path: &str,
 ) -> Result<T, String> {
-    let Speaker {
-        namespace,
-        name,
-        port,
-    } = speaker;
-    let answer = fetch::page_within(PATIENCE, client, namespace, name, *port, path).await;
+    let answer = fetch::page_within(PATIENCE, client, speaker, path).await;
     answer
-        .and_then(|text| {
-            serde_json::from_str(&text).map_err(|error| format!("{namespace}/{name}: {error}"))
-        })
+        .and_then(|text| serde_json::from_str(&text).map_err(|error| format!("{speaker}: {error}")))
         .map_err(|error| format!("a speaker does not answer to /{path}: {error}"))
 }
 

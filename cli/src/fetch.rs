@@ -1,13 +1,15 @@
 //! Asks the API server, and the speakers through it.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::arguments::{self, Common};
@@ -264,7 +266,7 @@ async fn list(
 
 /// Asks every speaker that runs as a Pod, through the API server.
 async fn speakers(client: &Client, asked: &arguments::Cluster, cluster: &mut Cluster) {
-    let pods = Api::<k8s_openapi::api::core::v1::Pod>::all(client.clone());
+    let pods = Api::<Pod>::all(client.clone());
     let parameters = ListParams::default().labels(&asked.speaker_selector);
     let pods = match pods.list(&parameters).await {
         Ok(pods) => pods.items,
@@ -282,13 +284,9 @@ async fn speakers(client: &Client, asked: &arguments::Cluster, cluster: &mut Clu
             asked.speaker_selector
         ));
     }
-    let answers = pods.iter().filter_map(|pod| {
-        let (namespace, name) = (
-            pod.metadata.namespace.as_deref()?,
-            pod.metadata.name.as_deref()?,
-        );
-        Some(ask(client, namespace, name, asked.speaker_port))
-    });
+    let answers = pods
+        .iter()
+        .map(|pod| ask(client, Door::of(pod, asked.speaker_port)));
     let mut silent = Vec::new();
     for answer in join_all(answers).await {
         match answer {
@@ -305,28 +303,52 @@ async fn speakers(client: &Client, asked: &arguments::Cluster, cluster: &mut Clu
     }
 }
 
-async fn ask(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    port: u16,
-) -> Result<SpeakerStatus, String> {
-    let text = page(client, namespace, name, port, "status").await?;
-    serde_json::from_str(&text).map_err(|error| format!("{namespace}/{name}: {error}"))
+async fn ask(client: &Client, door: Door) -> Result<SpeakerStatus, String> {
+    let text = page(client, &door, "status").await?;
+    serde_json::from_str(&text).map_err(|error| format!("{door}: {error}"))
 }
 
-/// What a Pod serves on one of its ports, through the API server.
+/// A port of a Pod, to be asked through the API server.
+#[derive(Clone, Debug)]
+pub struct Door {
+    namespace: String,
+    name: String,
+    port: u16,
+    speaks_tls: bool,
+}
+
+impl Door {
+    /// A port of one of Foghorn's Pods on which metrics are served; whether with TLS is in its arguments.
+    pub fn of(pod: &Pod, port: u16) -> Self {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
+        Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            port,
+            speaks_tls: arguments.any(|argument| argument.starts_with("--tls-cert-file")),
+        }
+    }
+
+    /// As the API server wants it: it checks no certificate of a Pod.
+    fn resource(&self) -> String {
+        let scheme = if self.speaks_tls { "https:" } else { "" };
+        format!("{scheme}{}:{}", self.name, self.port)
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What is served there, through the API server.
 ///
 /// # Errors
 /// If it does not answer in time, or the API server forbids to ask.
-pub async fn page(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    port: u16,
-    path: &str,
-) -> Result<String, String> {
-    page_within(SPEAKER_TIMEOUT, client, namespace, name, port, path).await
+pub async fn page(client: &Client, door: &Door, path: &str) -> Result<String, String> {
+    page_within(SPEAKER_TIMEOUT, client, door, path).await
 }
 
 /// The same with another time to wait.
@@ -336,22 +358,18 @@ pub async fn page(
 pub async fn page_within(
     patience: Duration,
     client: &Client,
-    namespace: &str,
-    name: &str,
-    port: u16,
+    door: &Door,
     path: &str,
 ) -> Result<String, String> {
+    let namespace = &door.namespace;
     let pods = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
     let request = pods
-        .get_subresource(&format!("proxy/{path}"), &format!("{name}:{port}"))
+        .get_subresource(&format!("proxy/{path}"), &door.resource())
         .map_err(|error| error.to_string())?;
     match tokio::time::timeout(patience, client.request_text(request)).await {
         Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(format!("{namespace}/{name}: {}", short(&error))),
-        Err(_) => Err(format!(
-            "{namespace}/{name}: no answer in {} s",
-            patience.as_secs()
-        )),
+        Ok(Err(error)) => Err(format!("{door}: {}", short(&error))),
+        Err(_) => Err(format!("{door}: no answer in {} s", patience.as_secs())),
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{self, Common};
-use crate::fetch;
+use crate::fetch::{self, Door};
 
 /// What is handed over.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,14 +110,15 @@ impl Evidence {
         let Some(port) = metrics.and_then(|port| u16::try_from(port.container_port).ok()) else {
             return self.gaps.push(format!("metrics of {name} are on loopback"));
         };
-        match fetch::page(client, namespace, name, port, "metrics").await {
+        let door = Door::of(pod, port);
+        match fetch::page(client, &door, "metrics").await {
             Ok(text) => drop(self.metrics.insert(name.clone(), text)),
             Err(error) => self.gaps.push(format!("metrics of {error}")),
         }
         if port != speaker_port {
             return;
         }
-        let status = fetch::page(client, namespace, name, port, "status").await;
+        let status = fetch::page(client, &door, "status").await;
         let status = status.and_then(|text| {
             serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))
         });

@@ -46,7 +46,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(address) = arguments.metrics_address() {
         let listener = server::listen(address).await?;
         let router = server::metrics_router(registry);
-        let serving = server::serve(listener, router, closing.clone());
+        let identity = arguments.common.identity()?;
+        let serving = server::serve(listener, router, identity, closing.clone());
         supervisor.spawn_server("metrics", async { serving.await.context("metrics") });
     }
     if let Some(address) = arguments.health_address() {
@@ -54,7 +55,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let router = Health::default()
             .ready_when("configuration", &ready)
             .router();
-        let serving = server::serve(listener, router, closing.clone());
+        let serving = server::serve(listener, router, None, closing.clone());
         supervisor.spawn_server("health", async { serving.await.context("health") });
     }
     let (events, writer) = events::run(client.clone(), "controller", &identity, closing.clone());

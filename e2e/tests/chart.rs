@@ -25,12 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const ALL_PARTS: [(&str, usize); 3] = [("controller", 2), ("speaker", 3), ("proxy", 3)];
 
 /// Each is a `--set` of the chart.
-const SWITCHED_ON: [&str; 7] = [
+const SWITCHED_ON: [&str; 8] = [
     "pool=192.168.1.240/29",
     "prometheus.enabled=true,prometheus.podMonitor.enabled=true,prometheus.prometheusRule.enabled=true",
     "prometheus.enabled=true,prometheus.serviceMonitor.enabled=true,prometheus.dashboard.enabled=true",
     "proxy.enabled=true,proxy.apiServer.configMap=foghorn-api-server,proxy.privileged=true",
     "networkPolicy.egress[0].ports[0].port=6443,networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b",
+    "prometheus.enabled=true,prometheus.podMonitor.enabled=true,prometheus.podMonitor.tlsConfig.serverName=a,prometheus.speakerMetricsTLSSecret=b",
     "speaker.updateStrategy.type=OnDelete,proxy.enabled=true,proxy.apiServer.host=192.168.1.10,proxy.updateStrategy.type=OnDelete",
     "prometheus.enabled=true,controller.replicas=1,speaker.realTime=false,loadBalancerClass=example.com/lan",
 ];

@@ -84,12 +84,14 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let closing = supervisor.closing();
     if let Some(address) = arguments.health_address() {
         let router = health_router(Arc::clone(&status), metrics.clone());
-        let serving = server::serve_when_free("health", address, router, closing.clone());
+        let serving = server::serve_when_free("health", address, router, None, closing.clone());
         supervisor.spawn_server("health", serving);
     }
     if let Some(address) = arguments.metrics_address() {
+        let identity = arguments.common.identity()?;
         let router = server::metrics_router(registry).merge(mode_router(mode));
-        let serving = server::serve_when_free("metrics", address, router, closing.clone());
+        let serving =
+            server::serve_when_free("metrics", address, router, identity, closing.clone());
         supervisor.spawn_server("metrics", serving);
     }
     let (told_addresses, addresses) = watch::channel(BTreeSet::<IpAddr>::new());

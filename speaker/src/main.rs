@@ -144,17 +144,19 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
             .live("machine", move || pulse.check())
             .ready_when("configuration", &configured)
             .router();
-        let serving = server::serve_when_free("health", address, router, closing.clone());
+        let serving = server::serve_when_free("health", address, router, None, closing.clone());
         supervisor.spawn_server("health", serving);
     }
     if let Some(address) = arguments.metrics_address() {
+        let identity = arguments.common.identity()?;
         let sources = Sources {
             node: node.clone(),
             control: control.clone(),
             compiler: Arc::clone(&compiler),
         };
         let router = server::metrics_router(registry).merge(status::router(sources));
-        let serving = server::serve_when_free("metrics", address, router, closing.clone());
+        let serving =
+            server::serve_when_free("metrics", address, router, identity, closing.clone());
         supervisor.spawn_server("metrics", serving);
     }
     if let Some(path) = arguments.heartbeat_key_file.clone() {

@@ -44,6 +44,9 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- if and .prometheus.enabled .prometheus.scrapeAnnotations }}
 {{- $_ := set $annotations "prometheus.io/scrape" "true" }}
 {{- $_ := set $annotations "prometheus.io/port" (toString $.port) }}
+{{- if include "foghorn.tlsSecret" $ }}
+{{- $_ := set $annotations "prometheus.io/scheme" "https" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- $annotations = mergeOverwrite $annotations (index .root.Values .component "podAnnotations") }}
@@ -104,8 +107,21 @@ subjects:
 {{- get (dict "controller" 7472 "speaker" 7474 "proxy" 10249) . }}
 {{- end }}
 
-{{- /* How a component is scraped, for either kind of monitor. Takes a dict of `values` and `component`. */}}
+{{- /* The Secret with the certificate of a component's metrics; nothing if they are served in clear text. Takes a dict of
+       `root` and `component`. */}}
+{{- define "foghorn.tlsSecret" -}}
+{{- index .root.Values.prometheus (printf "%sMetricsTLSSecret" .component) }}
+{{- end }}
+
+{{- /* How a component is scraped, for either kind of monitor. Takes a dict of `root`, `values` and `component`. */}}
 {{- define "foghorn.scrape" -}}
+{{- if include "foghorn.tlsSecret" . }}
+scheme: https
+{{- with .values.tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- with .values.interval }}
 interval: {{ . }}
 {{- end }}

@@ -4,6 +4,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::tls::{Identity, IdentityError, IdentityFiles};
+
 /// Arguments of every program; put into the program's own with `#[command(flatten)]`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CommonArguments {
@@ -35,6 +37,15 @@ pub struct CommonArguments {
     /// Where to serve /healthz, /livez and /readyz: ADDRESS:PORT, :PORT for all addresses, or off
     #[arg(long, value_name = "ADDRESS")]
     pub health_address: Option<ListenAddress>,
+
+    /// File with a certificate and those that lead to its authority (PEM): /metrics and what is served beside it then speak TLS.
+    /// Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// File with its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
 }
 
 impl CommonArguments {
@@ -42,6 +53,21 @@ impl CommonArguments {
     pub fn metrics_address_or(&self, default: SocketAddr) -> Option<SocketAddr> {
         self.metrics_address
             .map_or(Some(default), |ListenAddress(address)| address)
+    }
+
+    /// The certificate for metrics, if there is to be one.
+    ///
+    /// # Errors
+    /// If the files have none.
+    pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
+        match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(certificate), Some(key)) => Identity::read(IdentityFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            })
+            .map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Where to serve health, if anywhere; `default` is what the program does unasked.

@@ -15,6 +15,7 @@ pub mod server;
 pub mod source;
 pub mod supervision;
 pub mod telemetry;
+pub mod tls;
 mod watch;
 
 pub use watch::Interest;

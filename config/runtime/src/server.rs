@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Chain;
+use crate::tls::Identity;
 
 /// Something that can be well or not; the text says what is wrong.
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -155,17 +156,27 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| ListenError { address, source })
 }
 
-/// Serves routes until `stop`; then ends without waiting for clients that keep their connection.
+/// Serves routes until `stop`, with TLS if there is a certificate; then ends without waiting for clients that keep their
+/// connection.
 ///
 /// # Errors
 /// If the socket fails.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    identity: Option<Identity>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let Some(identity) = identity else {
+        return tokio::select! {
+            ended = axum::serve(listener, router).into_future() => ended,
+            () = stop.cancelled() => Ok(()),
+        };
+    };
+    let listener = identity.guard(listener).map_err(std::io::Error::other)?;
     tokio::select! {
         ended = axum::serve(listener, router).into_future() => ended,
+        () = identity.follow() => Ok(()),
         () = stop.cancelled() => Ok(()),
     }
 }
@@ -178,13 +189,14 @@ pub async fn serve_when_free(
     what: &'static str,
     address: SocketAddr,
     router: Router,
+    identity: Option<Identity>,
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
     while !closing.is_cancelled() {
         match listen(address).await {
             Ok(listener) => {
                 tracing::debug!(what, %address, "Listening");
-                serve(listener, router.clone(), closing.clone()).await?;
+                serve(listener, router.clone(), identity.clone(), closing.clone()).await?;
             }
             Err(error) => {
                 tracing::warn!(what, error = %Chain(&error), "Not listening: trying again");
@@ -212,7 +224,7 @@ mod tests {
         let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, router.clone(), stop.clone()));
+        let server = tokio::spawn(serve(listener, router.clone(), None, stop.clone()));
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
