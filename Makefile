@@ -9,6 +9,7 @@ TRIALS ?= 20
 FAULT ?= link-down
 SEEDS ?= 2000
 FUZZ_SECONDS ?= 60
+MODE ?= nftables
 ARCHITECTURES ?= x86_64
 
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -223,8 +224,8 @@ test-rules: build lab ## The rules after 1000 random changes are those of a fres
 	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture
 
 .PHONY: test-differential
-test-differential: build lab ## The proxy beside the real kube-proxy: random Services, each flow through both
-	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
+test-differential: build lab ## The proxy beside the real kube-proxy: random Services, each flow through both (MODE=iptables)
+	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_MODE=$(MODE) FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
 
 .PHONY: test-replacement
 test-replacement: build lab ## kube-proxy replaced by ours under load, and put back
@@ -232,7 +233,7 @@ test-replacement: build lab ## kube-proxy replaced by ours under load, and put b
 
 .PHONY: differential
 differential: build lab ## The same with 100 000 flows over 1000 tables (TABLES=1000 FLOWS=100, FOGHORN_SEED=.. repeats a run)
-	$(TIMED) 'Beside kube-proxy' env FOGHORN_TABLES=$(or $(TABLES),1000) FOGHORN_FLOWS=$(or $(FLOWS),100) FOGHORN_SCENES=8 \
+	$(TIMED) 'Beside kube-proxy' env FOGHORN_MODE=$(MODE) FOGHORN_TABLES=$(or $(TABLES),1000) FOGHORN_FLOWS=$(or $(FLOWS),100) FOGHORN_SCENES=8 \
 		$(IN_LAB) --test differential -- --ignored --nocapture
 
 .PHONY: test-iptables

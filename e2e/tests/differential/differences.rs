@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use config::endpoint::EndpointSlice;
 use config::service::Service;
-use proxy_table::{Flow, Reason, Verdict};
+use proxy_table::{Arrival, Flow, Reason, Verdict};
 
 use crate::judge::{Culprit, Fate, Source, allows};
 use crate::network::NODE;
-use crate::scene::Scene;
+use crate::scene::{Mode, Scene};
 
 /// A known difference. It must be seen in every run that is long enough: whoever makes it go takes its row away.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -20,10 +20,20 @@ pub(crate) enum Difference {
     ExternalIps,
     /// Source ranges of one family admit nobody of the other.
     RangesOfOneFamily,
-    /// An endpoint elsewhere that reaches itself over this node is masqueraded too.
+    /// An endpoint elsewhere that reaches itself over this node is masqueraded too, as in kube-proxy's iptables mode.
     HairpinOfOthers,
     /// A client keeps its endpoint for each frontend, at kube-proxy for all frontends of a Service port together.
     AffinityByFrontend,
+    /// Another port of a ClusterIP is rejected, which kube-proxy's iptables mode leaves alone.
+    UndefinedPort,
+    /// An address of a ServiceCIDR that no Service has is dropped, which kube-proxy's iptables mode leaves alone.
+    Unallocated,
+    /// kube-proxy's iptables mode refuses a NodePort that has no endpoint at every address of the node.
+    NodePortRefusedEverywhere,
+    /// kube-proxy's iptables mode rejects for want of endpoints before it asks who may come; here others are dropped.
+    NoEndpointBeforeSources,
+    /// What the node itself sends to an external address without endpoints leaves it with kube-proxy's iptables mode.
+    NodeNotRefused,
 }
 
 /// What two proxies disagree about.
@@ -42,33 +52,60 @@ pub(crate) struct Case<'a> {
 }
 
 impl Difference {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::ExternalIps,
         Self::RangesOfOneFamily,
         Self::HairpinOfOthers,
         Self::AffinityByFrontend,
+        Self::UndefinedPort,
+        Self::Unallocated,
+        Self::NodePortRefusedEverywhere,
+        Self::NoEndpointBeforeSources,
+        Self::NodeNotRefused,
     ];
 
     /// The difference that explains a case. In all of them foghorn-proxy does what its specification says.
     pub(crate) fn that_explains(case: &Case<'_>) -> Option<Self> {
-        let (service, slices) = case.service?;
         if case.culprit != Culprit::KubeProxy {
             return None;
         }
+        if case.scene.mode == Mode::Iptables {
+            match case.reason {
+                Reason::UndefinedPort { .. } => return Some(Self::UndefinedPort),
+                Reason::Unallocated => return Some(Self::Unallocated),
+                _ => {}
+            }
+        }
+        let (service, slices) = case.service?;
         let explains = |difference: &Self| match difference {
             Self::ExternalIps => case.is_external_ip(service),
             Self::RangesOfOneFamily => case.is_closed_by_the_other_family(service),
             Self::HairpinOfOthers => case.is_hairpin_of_others(slices),
             Self::AffinityByFrontend => case.is_affinity_from_elsewhere(),
+            Self::UndefinedPort | Self::Unallocated => false,
+            Self::NodePortRefusedEverywhere => case.is_node_port_elsewhere(service),
+            Self::NoEndpointBeforeSources => case.is_rejected_before_sources(),
+            Self::NodeNotRefused => case.is_let_out_by_the_node(),
         };
         Self::ALL.into_iter().find(explains)
     }
 
-    /// How many flows show it for certain.
-    pub(crate) const fn flows_that_show_it(self) -> u32 {
+    /// How many flows show it for certain; none does in a mode where it is no difference.
+    pub(crate) const fn flows_that_show_it(self, mode: Mode) -> u32 {
         match self {
+            Self::UndefinedPort
+            | Self::Unallocated
+            | Self::NodePortRefusedEverywhere
+            | Self::NoEndpointBeforeSources
+            | Self::NodeNotRefused => match mode {
+                Mode::Nftables => u32::MAX,
+                Mode::Iptables => 4_000,
+            },
             Self::ExternalIps | Self::RangesOfOneFamily => 4_000,
-            Self::HairpinOfOthers => 8_000,
+            Self::HairpinOfOthers => match mode {
+                Mode::Nftables => 8_000,
+                Mode::Iptables => u32::MAX,
+            },
             Self::AffinityByFrontend => 50_000,
         }
     }
@@ -110,10 +147,43 @@ impl Case<'_> {
         };
         let explained =
             |fate: &Fate| is_kept_hairpin(fate) || allows(self.verdict, self.flow, *fate);
-        !is_known_here
+        self.scene.mode == Mode::Nftables
+            && !is_known_here
             && self.kube_proxy.iter().any(is_kept_hairpin)
             && self.kube_proxy.iter().all(explained)
             && (sticky || endpoints(self.foghorn) == endpoints(self.kube_proxy))
+    }
+
+    fn is_node_port_elsewhere(&self, service: &Service) -> bool {
+        let mut ports = service.ports.iter();
+        let is_refusal = |fate: &Fate| matches!(fate, Fate::Refused(_) | Fate::Silence);
+        self.scene.mode == Mode::Iptables
+            && *self.reason == Reason::NotOurs
+            && ports.any(|port| port.node_port == Some(self.flow.port))
+            && self.kube_proxy.iter().all(is_refusal)
+    }
+
+    fn is_rejected_before_sources(&self) -> bool {
+        let is_rejection = |fate: &Fate| matches!(fate, Fate::Refused(_));
+        self.scene.mode == Mode::Iptables
+            && matches!(self.reason, Reason::SourceNotAllowed { .. })
+            && self.kube_proxy.iter().all(is_rejection)
+    }
+
+    fn is_let_out_by_the_node(&self) -> bool {
+        let is_untouched = |fate: &Fate| {
+            matches!(
+                fate,
+                Fate::Passed {
+                    source: Source::Kept
+                }
+            )
+        };
+        let is_refused = matches!(self.verdict, Verdict::Reject | Verdict::Drop);
+        self.scene.mode == Mode::Iptables
+            && self.flow.arrival == Arrival::Node
+            && is_refused
+            && self.kube_proxy.iter().all(is_untouched)
     }
 
     fn is_affinity_from_elsewhere(&self) -> bool {
@@ -136,6 +206,15 @@ impl fmt::Display for Difference {
             Self::RangesOfOneFamily => "source ranges of one family close the other",
             Self::HairpinOfOthers => "hairpins of endpoints elsewhere are masqueraded",
             Self::AffinityByFrontend => "affinity is kept by frontend",
+            Self::UndefinedPort => "another port of a ClusterIP is rejected",
+            Self::Unallocated => "an address that no Service has is dropped",
+            Self::NodePortRefusedEverywhere => {
+                "a NodePort without endpoints is open at other addresses"
+            }
+            Self::NodeNotRefused => "the node is refused too where there is no endpoint",
+            Self::NoEndpointBeforeSources => {
+                "who may not come is dropped, with or without endpoints"
+            }
         })
     }
 }

@@ -20,7 +20,7 @@ use crate::flows::Question;
 use crate::judge::{Culprit, Seen, judge};
 use crate::objects::{MOST_SLOTS, random_of};
 use crate::round::Round;
-use crate::scene::Scene;
+use crate::scene::{Mode, Scene};
 use crate::twin::{Proxy, Twin};
 
 /// How much to do.
@@ -316,7 +316,7 @@ impl Run {
             self.plan.seed
         );
         for difference in Difference::ALL {
-            if self.flows >= difference.flows_that_show_it() {
+            if self.flows >= difference.flows_that_show_it(Mode::from_environment()) {
                 ensure!(
                     self.seen.contains_key(&difference),
                     "no flow showed the difference \"{difference}\": if it is gone, take it out of docs/differences.md and of the test"

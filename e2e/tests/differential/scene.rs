@@ -1,6 +1,7 @@
 //! How the two proxies are asked to behave, and what the node is.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,12 +18,38 @@ use crate::network::{NODE, NODE_ADDRESSES, POD_GATEWAYS, own_vips};
 /// The settings of both proxies and the node's zone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Scene {
+    /// Of both proxies.
+    pub(crate) mode: Mode,
     pub(crate) detection: Detection,
     pub(crate) node_ports: NodePorts,
     pub(crate) masquerade_all: bool,
     pub(crate) zone: Option<&'static str>,
     /// Only foghorn-proxy can be asked: kube-proxy always serves them.
     pub(crate) allow_external_ips: bool,
+}
+
+/// The mode of a proxy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Mode {
+    Nftables,
+    Iptables,
+}
+
+impl Mode {
+    /// What `FOGHORN_MODE` says, or else nftables.
+    pub(crate) fn from_environment() -> Self {
+        match env::var("FOGHORN_MODE").as_deref() {
+            Ok("iptables") => Self::Iptables,
+            _ => Self::Nftables,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 /// How Pods are told from outsiders.
@@ -52,8 +79,10 @@ impl Scene {
             Detection::Bridge,
             Detection::InterfacePrefix,
         ];
+        let mode = Mode::from_environment();
         if number == 0 {
             return Self {
+                mode,
                 detection: Detection::ClusterCidr,
                 node_ports: NodePorts::Primary,
                 masquerade_all: false,
@@ -68,6 +97,7 @@ impl Scene {
         ];
         let zones = [None, Some(ZONES[0]), Some(ZONES[1])];
         Self {
+            mode,
             detection: detections[number % detections.len()],
             node_ports: *random.choose(&places).unwrap_or(&places[0]),
             masquerade_all: random.one_in(4),
@@ -122,7 +152,7 @@ impl Scene {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
+            "mode": self.mode.name(),
             "hostnameOverride": NODE,
             "clientConnection": {"kubeconfig": kubeconfig},
             "conntrack": {
@@ -133,6 +163,7 @@ impl Scene {
             "detectLocal": {"bridgeInterface": bridge, "interfaceNamePrefix": prefix},
             "nodePortAddresses": self.node_port_addresses(),
             "nftables": {"masqueradeAll": self.masquerade_all, "minSyncPeriod": "1ms"},
+            "iptables": {"masqueradeAll": self.masquerade_all, "minSyncPeriod": "1ms"},
         })
     }
 
@@ -148,6 +179,7 @@ impl Scene {
 impl fmt::Display for Scene {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
+            mode,
             detection,
             node_ports,
             masquerade_all,
@@ -156,7 +188,8 @@ impl fmt::Display for Scene {
         } = self;
         write!(
             formatter,
-            "Pods by {detection:?}, NodePorts {node_ports:?}, {}, masquerade all: {masquerade_all}, external IPs: {allow_external_ips}",
+            "{}, Pods by {detection:?}, NodePorts {node_ports:?}, {}, masquerade all: {masquerade_all}, external IPs: {allow_external_ips}",
+            mode.name(),
             zone.unwrap_or("no zone")
         )
     }

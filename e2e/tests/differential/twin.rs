@@ -11,7 +11,7 @@ use e2e::send_buffer;
 use e2e::topology::ROUTER_IPV4;
 
 use crate::network::{ADDRESSES_AND_ROUTES, PARAMETERS, own_vips};
-use crate::scene::Scene;
+use crate::scene::{Mode, Scene};
 use crate::wire::Wire;
 
 /// Which proxy.
@@ -54,6 +54,11 @@ impl Proxy {
                     .arg("--config")
                     .arg(configuration)
                     .args(["--speaker-socket", socket]);
+                let recipe = match scene.mode {
+                    Mode::Nftables => recipe,
+                    // iptables-restore, which it runs then, needs what kube-proxy's nft needs.
+                    Mode::Iptables => recipe.env("LD_PRELOAD", send_buffer::library(lab)?),
+                };
                 Ok(if scene.allow_external_ips {
                     recipe.arg("--allow-external-ips")
                 } else {
