@@ -303,7 +303,7 @@ bench-controller: prerequisites lab $(LAB)/metallb/speaker ## Our controller bes
 
 .PHONY: bench-micro
 bench-micro: prerequisites ## What a change costs, step by step, and in the kernel
-	$(TIMED) 'Steps of a change' $(CARGO_IN_NAMESPACES) bench -p proxy-nftables --bench change
+	$(TIMED) 'Steps of a change' $(CARGO_IN_NAMESPACES) bench -p proxy-nftables -p proxy-iptables --bench change
 
 .PHONY: image
 image: prerequisites ## The image as an OCI layout, static and reproducible, without a container daemon (ARCHITECTURES='x86_64 aarch64')

@@ -16,5 +16,5 @@ mod text;
 
 pub use kernel::{Backend, BackendError, Found, Kernel, KernelError, Why};
 pub use plane::Iptables;
-pub use program::{Block, Change, Hook, Program, Ruleset, Step, Style, Table};
+pub use program::{Block, Change, Hook, Mirror, Program, Ruleset, Step, Style, Table};
 pub use rule::{InterfaceMatch, Mark, MarkMatch, Probability, Recent, Rule, States, Target};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proxy_table::{ForwardingTable, TableChange};
 
 use crate::kernel::{Backend, Found, Kernel, KernelError};
-use crate::program::{Program, Style};
+use crate::program::{Change, Mirror, Program, Style};
 use crate::rule::Mark;
 
 /// What makes iptables forward as the table says.
@@ -15,8 +15,8 @@ use crate::rule::Mark;
 pub struct Iptables {
     kernel: Kernel,
     style: Style,
-    /// What the kernel holds, if nobody else touches it.
-    held: Program,
+    /// What the kernel holds, if nobody else touches it; none before the first time.
+    mirror: Option<Mirror>,
     look: Look,
 }
 
@@ -45,7 +45,7 @@ impl Iptables {
         Ok(Self {
             kernel,
             style,
-            held: Program::default(),
+            mirror: None,
             look: Look { due, cost },
         })
     }
@@ -60,8 +60,11 @@ impl Iptables {
     /// # Errors
     /// If the kernel cannot be read or iptables refuses the difference.
     pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
-        self.held = self.read()?;
-        self.bring_to(table)
+        let held = self.read()?;
+        let families = self.kernel.found().families();
+        let mirror = self.mirror.insert(Mirror::new(table, self.style, families));
+        let change = held.diff(mirror.program());
+        self.send(change)
     }
 
     /// Sends the changes that made the table what it is; whether anything had to be sent.
@@ -71,29 +74,37 @@ impl Iptables {
     pub fn update(
         &mut self,
         table: &ForwardingTable,
-        _changes: &[TableChange],
+        changes: &[TableChange],
     ) -> Result<bool, KernelError> {
-        self.bring_to(table)
+        let Some(mirror) = &mut self.mirror else {
+            return self.settle(table);
+        };
+        let change = mirror.update(table, changes);
+        self.send(change)
     }
 
-    fn bring_to(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
-        let families = self.kernel.found().families();
-        let wanted = Program::compile(table, self.style, families);
-        let Some(change) = self.held.diff(&wanted) else {
+    fn send(&mut self, change: Option<Change>) -> Result<bool, KernelError> {
+        let Some(change) = change else {
             return Ok(false);
         };
         match self.kernel.apply(&change) {
             Ok(()) => {}
             // What came before it was applied.
             Err(KernelError::TooLong { .. }) => {
-                if let Some(change) = self.read()?.diff(&wanted) {
+                if let Some(change) = self.read()?.diff(self.wanted()) {
                     self.kernel.apply_in_parts(&change)?;
                 }
             }
             Err(error) => return Err(error),
         }
-        self.held = wanted;
         Ok(true)
+    }
+
+    fn wanted(&self) -> &Program {
+        static NOTHING: Program = Program {
+            families: std::collections::BTreeMap::new(),
+        };
+        self.mirror.as_ref().map_or(&NOTHING, Mirror::program)
     }
 
     /// Whether somebody else has changed our rules since we did, as far as is known: reading them costs more the more there
@@ -111,7 +122,7 @@ impl Iptables {
     /// # Errors
     /// If they cannot be read.
     pub fn is_as_left(&mut self) -> Result<bool, KernelError> {
-        Ok(self.read()? == self.held)
+        Ok(self.read()? == *self.wanted())
     }
 
     fn read(&mut self) -> Result<Program, KernelError> {

@@ -30,6 +30,8 @@ pub struct TableChange {
     pub frontends: Vec<FrontendChange>,
     /// ClusterIPs that came, changed or went, each at most once.
     pub cluster_ips: Vec<AddressChange>,
+    /// Frontends that another Service has now, and that mean what they meant.
+    pub handed_over: Vec<FrontendKey>,
 }
 
 /// A frontend that came (`before` is none), changed, or went (`after` is none).
@@ -53,7 +55,7 @@ pub struct AddressChange {
 impl TableChange {
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.cluster_ips.is_empty()
+        self.frontends.is_empty() && self.cluster_ips.is_empty() && self.handed_over.is_empty()
     }
 }
 
@@ -94,7 +96,12 @@ impl ForwardingTable {
                 let rank = Rank::new(frontend.kind, after.created_seconds, key);
                 (rank, Arc::clone(frontend))
             });
+            let holder = |table: &Self| table.frontend(&frontend_key).map(|(key, _)| key.clone());
+            let old_holder = holder(self);
             let (before, after) = claim_anew(&mut self.frontends, frontend_key, key, claim);
+            if before == after && old_holder != holder(self) {
+                change.handed_over.push(frontend_key);
+            }
             if before != after {
                 change.frontends.push(FrontendChange {
                     key: frontend_key,

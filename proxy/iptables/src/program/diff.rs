@@ -75,7 +75,7 @@ impl Program {
 }
 
 impl Ruleset {
-    fn diff(&self, wanted: &Self) -> Vec<Block> {
+    pub(super) fn diff(&self, wanted: &Self) -> Vec<Block> {
         let filter = self.diff_table(wanted, Table::Filter);
         let nat = self.diff_table(wanted, Table::Nat);
         let blocks = [

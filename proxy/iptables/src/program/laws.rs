@@ -11,7 +11,7 @@ use proxy_table::generate::{
 use proxy_table::{Endpoint, ForwardingTable, Reason, Verdict};
 
 use super::walk::{Clients, End};
-use super::{Program, Ruleset, Style};
+use super::{Mirror, Program, Ruleset, Style};
 use crate::rule::Mark;
 
 const STYLE: Style = Style {
@@ -60,6 +60,26 @@ proptest! {
             held.apply(&change);
         }
         prop_assert!(held.is_empty());
+    }
+
+    #[test]
+    fn incremental_equals_full(scene in any_scene(24), together in 1_usize..4) {
+        let mut table = scene.earlier(scene.steps.len());
+        let mut mirror = Mirror::new(&table, STYLE, FAMILIES);
+        let mut held = mirror.program().clone();
+        for steps in scene.steps.chunks(together) {
+            let steps = steps.iter();
+            let changes: Vec<_> = steps.map(|step| table.update(&step.key, step.part(&scene.context))).collect();
+            let wanted = compile(&table);
+            let expected = held.diff(&wanted);
+            let change = mirror.update(&table, &changes);
+            prop_assert_eq!(&change, &expected);
+            if let Some(change) = change {
+                held.apply(&change);
+            }
+            prop_assert_eq!(mirror.program(), &wanted);
+            prop_assert_eq!(&held, &wanted);
+        }
     }
 
     /// What a Service serves before and after meets one of both meanwhile; what comes or goes may be unserved for a moment.

@@ -1,11 +1,15 @@
 //! What the kernel should hold, and how it gets there.
 
+mod base;
 mod compile;
 mod diff;
+mod index;
 #[cfg(test)]
 mod laws;
+mod mirror;
 mod names;
 mod save;
+mod service;
 mod tree;
 mod walk;
 
@@ -16,6 +20,7 @@ use config::address::IpFamily;
 
 use crate::rule::{Mark, Rule, Target};
 pub use diff::{Block, Change, Step};
+pub use mirror::Mirror;
 
 /// Everything of ours in iptables: chains with their rules, and the rules of built-in chains that lead there.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

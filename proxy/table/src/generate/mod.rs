@@ -5,6 +5,7 @@
 
 mod affinity;
 mod cluster;
+pub mod many;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,0 +1,134 @@
+//! What an incremental change has to know, so that it costs what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use config::address::IpFamily;
+use proxy_table::{ForwardingTable, FrontendKey, TableChange};
+
+use super::base::Surroundings;
+use super::compile::Key;
+use super::index::{Index, Patch, Touched};
+use super::{Block, Change, Program, Ruleset, Style};
+
+/// The program of a table, and where each of its chains comes from.
+///
+/// A chain belongs to one Service, to the NodePorts of an address that stand together, or to a network of addresses. What a
+/// change touches is compiled anew, and nothing else is looked at.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    style: Style,
+    program: Program,
+    indexes: BTreeMap<IpFamily, Index>,
+}
+
+impl Mirror {
+    /// The mirror of a table, in these families.
+    pub fn new(
+        table: &ForwardingTable,
+        style: Style,
+        families: impl IntoIterator<Item = IpFamily>,
+    ) -> Self {
+        let mut mirror = Self {
+            style,
+            program: Program::default(),
+            indexes: BTreeMap::new(),
+        };
+        for family in families {
+            let surroundings = surroundings(table, style, family);
+            let rules = surroundings.base();
+            mirror.program.families.insert(family, rules);
+            mirror.indexes.insert(family, Index::default());
+        }
+        let frontends = table.frontends().map(|(key, ..)| *key).collect();
+        let cluster_ips = table.cluster_ips().map(|(address, _)| address).collect();
+        for (family, patch) in mirror.patches(table, &frontends, &cluster_ips) {
+            let rules = mirror.program.families.entry(family).or_default();
+            let chains = patch.into_iter();
+            let chains = chains.filter_map(|(chain, rules)| Some((chain, rules?)));
+            rules.chains.extend(chains);
+        }
+        mirror
+    }
+
+    /// What the kernel should hold.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    pub(super) fn into_program(self) -> Program {
+        self.program
+    }
+
+    /// The steps for changes that made the table what it is now; none if nothing is different.
+    pub fn update(&mut self, table: &ForwardingTable, changes: &[TableChange]) -> Option<Change> {
+        let mut frontends = BTreeSet::new();
+        let mut cluster_ips = BTreeSet::new();
+        for change in changes {
+            frontends.extend(change.frontends.iter().map(|frontend| frontend.key));
+            frontends.extend(&change.handed_over);
+            cluster_ips.extend(change.cluster_ips.iter().map(|address| address.address));
+        }
+        let mut change = Change::default();
+        for (family, patch) in self.patches(table, &frontends, &cluster_ips) {
+            let held = self.program.families.entry(family).or_default();
+            let blocks = held.patch(patch);
+            if !blocks.is_empty() {
+                change.families.insert(family, blocks);
+            }
+        }
+        (!change.families.is_empty()).then_some(change)
+    }
+
+    fn patches(
+        &mut self,
+        table: &ForwardingTable,
+        frontends: &BTreeSet<FrontendKey>,
+        cluster_ips: &BTreeSet<IpAddr>,
+    ) -> Vec<(IpFamily, Patch)> {
+        let style = self.style;
+        let indexes = self.indexes.iter_mut();
+        let patches = indexes.map(|(family, index)| {
+            let mut touched = Touched::default();
+            for key in frontends.iter().filter(|key| key.family() == *family) {
+                for key in Key::all(key, table) {
+                    index.place(table, key, &mut touched);
+                }
+            }
+            let of_family = cluster_ips.iter().copied();
+            for address in of_family.filter(|address| IpFamily::of(*address) == *family) {
+                index.cluster_ip(table, address, &mut touched);
+            }
+            let surroundings = surroundings(table, style, *family);
+            (*family, index.compile(surroundings, touched))
+        });
+        patches.collect()
+    }
+}
+
+fn surroundings(table: &ForwardingTable, style: Style, family: IpFamily) -> Surroundings<'_> {
+    let context = table.context();
+    Surroundings {
+        family,
+        context,
+        style,
+    }
+}
+
+impl Ruleset {
+    /// Puts other rules into some chains; the steps for it.
+    fn patch(&mut self, patch: Patch) -> Vec<Block> {
+        let (mut before, mut after) = (Self::default(), Self::default());
+        for (chain, rules) in patch {
+            if let Some(held) = self.chains.remove(&chain) {
+                before.chains.insert(chain.clone(), held);
+            }
+            if let Some(rules) = rules {
+                after.chains.insert(chain, rules);
+            }
+        }
+        let blocks = before.diff(&after);
+        self.chains.append(&mut after.chains);
+        blocks
+    }
+}
