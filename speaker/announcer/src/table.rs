@@ -65,6 +65,12 @@ impl OwnTable {
         self.telling_whole() || self.recent.values().any(|&repeats| repeats == REPEATS)
     }
 
+    /// In how many rounds the whole table is told, about: one at least.
+    pub fn rounds_of_whole(&self) -> u32 {
+        let rounds = self.claims.len() / ENTRIES_IN_A_ROUND;
+        u32::try_from(rounds).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
     /// Whether the whole table is still being told.
     pub fn telling_whole(&self) -> bool {
         self.whole.is_some()
@@ -255,6 +261,8 @@ fn predecessor(address: IpAddr) -> IpAddr {
 pub const MOST_ENTRIES: usize = 8192;
 /// In how many heartbeats a change is told: all must be lost for a peer to have to ask.
 const REPEATS: u8 = 3;
+/// As many entries of both families as a few datagrams have room for.
+const ENTRIES_IN_A_ROUND: usize = 128;
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const LAST: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 

@@ -157,7 +157,7 @@ impl Announcer {
     /// Tells the whole table, unless that began a short while ago: many who come at once hear the same telling, and whoever
     /// missed it asks again.
     fn tell_whole_if_rested(&mut self, now: Time) {
-        let rest = self.interval() * REST_AFTER_WHOLE;
+        let rest = self.interval() * self.own.rounds_of_whole().min(REST_AFTER_WHOLE);
         let is_rested = self.last_whole.is_none_or(|last| now.since(last) >= rest);
         if is_rested && !self.own.telling_whole() {
             self.own.tell_whole();
@@ -226,7 +226,8 @@ const SOONEST: u32 = 4;
 ///
 /// When many speakers tell their tables at once, a receiver that is busy must have room for a round of each of them.
 const MOST_PARTS: usize = 8;
-/// Intervals from the beginning of one telling of the whole table to the next.
+/// Intervals from the beginning of one telling of the whole table to the next, at most: a table that is told in fewer
+/// rounds may be told again sooner, so that two owners that begin to hear each other know it within the bound.
 ///
 /// Thirty speakers that start at once with a thousand addresses would do nothing but tell and listen otherwise.
 const REST_AFTER_WHOLE: u32 = 4;
