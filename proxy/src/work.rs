@@ -99,6 +99,8 @@ pub struct Worker<P> {
     plane: P,
     tally: Tally,
     without_local: WithoutLocal,
+    /// The nodes that were silent at the last job.
+    suspects: BTreeSet<NodeName>,
     /// Whether what the kernel holds is unknown: at the start, and after an error.
     unsure: bool,
 }
@@ -111,6 +113,7 @@ impl<P: DataPlane> Worker<P> {
             plane,
             tally: Tally::default(),
             without_local: WithoutLocal::default(),
+            suspects: BTreeSet::new(),
             unsure: true,
         }
     }
@@ -128,6 +131,8 @@ impl<P: DataPlane> Worker<P> {
             frontends: HashMap::new(),
             node_port_addresses: self.table.context().node_port_addresses.clone(),
         };
+        let some_fell_silent = !job.suspects.is_subset(&self.suspects);
+        self.suspects.clone_from(&job.suspects);
         let mut changes = Vec::new();
         let mut health_checks = Vec::new();
         for (key, workload) in &job.services {
@@ -147,7 +152,7 @@ impl<P: DataPlane> Worker<P> {
             if before.health_check != after.health_check {
                 health_checks.push((key.clone(), after.health_check));
             }
-            for frontend in touched(&before, &after) {
+            for frontend in touched(&before, &after, some_fell_silent) {
                 if let Some(goals) = self.goals(key, workload.as_ref(), &job.suspects, frontend) {
                     expected.frontends.insert(frontend, goals);
                 }
@@ -239,10 +244,14 @@ impl WithoutLocal {
     }
 }
 
-/// The frontends before and after whose flows outlive their endpoints.
-fn touched(before: &ServiceTable, after: &ServiceTable) -> BTreeSet<FrontendKey> {
+/// The frontends before and after whose flows outlive their endpoints: all of them, if those are on a node that fell silent.
+fn touched(
+    before: &ServiceTable,
+    after: &ServiceTable,
+    some_fell_silent: bool,
+) -> BTreeSet<FrontendKey> {
     let keys = before.frontends.keys().chain(after.frontends.keys());
-    keys.filter(|key| outlives_its_endpoint(key.protocol))
+    keys.filter(|key| some_fell_silent || outlives_its_endpoint(key.protocol))
         .copied()
         .collect()
 }

@@ -8,7 +8,7 @@ use std::thread;
 use config::service::Protocol;
 use netlink_packet_core::Nla as _;
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Tuple,
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Status, Tuple,
 };
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
@@ -93,10 +93,12 @@ fn deletion_if_stale(
 
 fn entry(attributes: &[ConntrackAttribute]) -> Option<Entry> {
     let mut found = (None, None);
+    let mut answered = false;
     for attribute in attributes {
         match attribute {
             ConntrackAttribute::CtaTupleOrig(tuple) => found.0 = ends(tuple),
             ConntrackAttribute::CtaTupleReply(tuple) => found.1 = ends(tuple),
+            ConntrackAttribute::CtaStatus(status) => answered = status.contains(Status::SeenReply),
             _ => {}
         }
     }
@@ -105,6 +107,7 @@ fn entry(attributes: &[ConntrackAttribute]) -> Option<Entry> {
         protocol: original.protocol,
         destination: original.destination,
         answers: reply.source,
+        answered,
     })
 }
 

@@ -1,8 +1,12 @@
-//! Connections of UDP and SCTP that go to an endpoint that is gone, found and ended.
+//! Connections that go to an endpoint that is gone, found and ended.
 //!
 //! The kernel keeps a flow on the endpoint of its first packet. TCP ends by itself when the endpoint goes; a client that
 //! goes on sending UDP from one port would send into nothing for ever. So entries are compared with what the table says,
 //! for the frontends that changed at once, and for all of them from time to time.
+//!
+//! When a whole node falls silent nothing ends TCP either: a client whose first segment went there sends it again for two
+//! minutes, and the kernel sends it to the same dead endpoint each time. So of TCP those are ended that were never
+//! answered: the next segment finds an endpoint that lives.
 
 pub mod idle;
 mod kernel;
@@ -35,6 +39,8 @@ pub struct Entry {
     pub destination: SocketAddr,
     /// Who is to answer: the endpoint if there was one, otherwise the destination itself.
     pub answers: SocketAddr,
+    /// Whether an answer was ever seen.
+    pub answered: bool,
 }
 
 impl Expected {
@@ -53,6 +59,9 @@ impl Expected {
     ///
     /// Those of a frontend that went are stale too, unless they never went through it: then they are somebody else's.
     pub fn is_stale(&self, entry: &Entry) -> bool {
+        if entry.protocol == Protocol::Tcp && entry.answered {
+            return false;
+        }
         let answers = |endpoints: &BTreeSet<Endpoint>| {
             endpoints.iter().any(|endpoint| {
                 SocketAddr::new(endpoint.address, endpoint.port.get()) == entry.answers
@@ -84,7 +93,7 @@ impl Expected {
     }
 }
 
-/// Whether flows of this protocol stay on an endpoint that is gone.
+/// Whether flows of this protocol stay on an endpoint that is gone although its node lives.
 pub fn outlives_its_endpoint(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Udp | Protocol::Sctp)
 }
@@ -145,6 +154,7 @@ mod tests {
                 protocol: Protocol::Udp,
                 destination: destination.parse().unwrap(),
                 answers: answers.parse().unwrap(),
+                answered: true,
             };
             assert_eq!(
                 expected().is_stale(&entry),
@@ -156,6 +166,29 @@ mod tests {
                 ..entry
             };
             assert!(!expected().is_stale(&tcp));
+        }
+    }
+
+    #[test]
+    fn of_tcp_only_what_was_never_answered_is_stale() {
+        let mut expected = expected();
+        let frontends = expected.frontends.clone().into_iter();
+        expected.frontends.extend(frontends.map(|(key, endpoints)| {
+            let protocol = Protocol::Tcp;
+            (FrontendKey { protocol, ..key }, endpoints)
+        }));
+        for (answers, answered, stale) in [
+            ("10.244.1.2:5353", false, false),
+            ("10.244.9.2:5353", true, false),
+            ("10.244.9.2:5353", false, true),
+        ] {
+            let entry = Entry {
+                protocol: Protocol::Tcp,
+                destination: "10.96.0.10:53".parse().unwrap(),
+                answers: answers.parse().unwrap(),
+                answered,
+            };
+            assert_eq!(expected.is_stale(&entry), stale, "{answers} {answered}");
         }
     }
 }
