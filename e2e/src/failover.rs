@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::client::{Protocol, Question, Target};
 use crate::faults::Direction;
 use crate::lab::Lab;
 use crate::manifest::TCP_PORT;
+use crate::namespace::Namespace;
 use crate::observer;
 use crate::questions::at;
 use crate::stream::{Pace, Record, Stream};
@@ -98,7 +99,7 @@ pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
     };
     // What an earlier trial has sent to dead endpoints is remembered for two minutes, and a source port comes again.
     for node in &lab.nodes {
-        node.namespace.output("conntrack", &["-F"])?;
+        forget_unanswered(&node.namespace)?;
     }
     let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
@@ -127,6 +128,19 @@ pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
             .map_or(Duration::ZERO, |last| last.saturating_sub(broken)),
         record,
     })
+}
+
+/// Lets the connection tracking forget the connections that were never answered, and no others: Pods remember for a minute
+/// the connections that they closed, and a node that has forgotten them would give their ports to new ones.
+fn forget_unanswered(node: &Namespace) -> Result<()> {
+    let mut command = node.command("conntrack");
+    let output = command
+        .args(["-D", "-p", "tcp", "--state", "SYN_SENT"])
+        .output()?;
+    // It fails if there are none.
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("flow entries have been deleted"), "{said}");
+    Ok(())
 }
 
 /// Waits until exactly one node answers for an address.
