@@ -5,6 +5,8 @@ use std::io;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 
+use proxy_iptables::kube_proxy;
+
 use crate::netfilter::Netfilter;
 use crate::table::{delete_table, table_handle};
 
@@ -13,17 +15,22 @@ use crate::table::{delete_table, table_handle};
 pub struct Leftovers {
     /// Families (`ip`, `ip6`) whose nftables table `kube-proxy` was removed.
     pub removed_tables: Vec<&'static str>,
-    /// Tables of iptables-nft that still have chains of kube-proxy's iptables mode, as `ip nat`.
+    /// Families and back ends of iptables (`ip (legacy)`) from which the chains of its iptables mode were removed.
+    pub removed_chains: Vec<String>,
+    /// Tables of iptables-nft that, without the programs of iptables to remove them, still have chains of kube-proxy's iptables mode, as `ip nat`.
     pub iptables_tables: Vec<String>,
 }
 
-/// Removes kube-proxy's nftables tables, and looks for chains of its iptables mode.
+/// Removes kube-proxy's nftables tables and, with the programs of iptables, the chains of its iptables mode.
 ///
 /// # Errors
 /// If the kernel cannot be asked, or refuses.
 pub fn remove() -> io::Result<Leftovers> {
     let mut netfilter = Netfilter::open()?;
-    let mut leftovers = Leftovers::default();
+    let mut leftovers = Leftovers {
+        removed_chains: kube_proxy::remove().map_err(io::Error::other)?,
+        ..Leftovers::default()
+    };
     for (family, name) in FAMILIES {
         if table_handle(&mut netfilter, family, KUBE_PROXY_TABLE)?.is_some() {
             delete_table(&mut netfilter, family, KUBE_PROXY_TABLE)?;

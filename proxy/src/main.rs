@@ -242,10 +242,13 @@ fn say(found: &leftovers::Leftovers) {
     if !found.removed_tables.is_empty() {
         tracing::info!(families = ?found.removed_tables, "Removed the nftables table of kube-proxy");
     }
+    if !found.removed_chains.is_empty() {
+        tracing::info!(from = ?found.removed_chains, "Removed the chains of kube-proxy's iptables mode");
+    }
     if !found.iptables_tables.is_empty() {
         tracing::warn!(
             tables = ?found.iptables_tables,
-            "Chains of kube-proxy's iptables mode are there: remove them with kube-proxy --cleanup"
+            "Chains of kube-proxy's iptables mode are there, and no iptables to remove them with: use kube-proxy --cleanup"
         );
     }
 }

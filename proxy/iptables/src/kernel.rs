@@ -130,49 +130,61 @@ impl Kernel {
     }
 
     fn save(&self, family: IpFamily, table: Table) -> Result<String, KernelError> {
-        let program = self.found.program(family, "save");
-        let mut command = Command::new(&program);
-        command.args(["-t", table.name()]);
-        let output = run(&program, &mut command, "")?;
-        if !output.status.success() {
-            return Err(failed(&program, &output));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        save(&self.found, family, &["-t", table.name()])
     }
 
     fn restore(&self, family: IpFamily, blocks: &[Block]) -> Result<(), KernelError> {
         let text: String = blocks.iter().map(|block| block.render(family)).collect();
-        let program = self.found.program(family, "restore");
-        let mut command = Command::new(&program);
-        command.args(["--noflush", "-w", LOCK_SECONDS]);
-        let output = run(&program, &mut command, &text)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = said(&output);
-        let name = file_name(&program);
-        if output.status.code() == Some(LOCKED) {
-            return Err(KernelError::Locked {
-                program: name,
-                said,
-            });
-        }
-        if said.contains("Message too long") {
-            return Err(KernelError::TooLong {
-                program: name,
-                said,
-            });
-        }
-        let line = line_number(&said).and_then(|number| text.lines().nth(number.checked_sub(1)?));
-        Err(match line {
-            Some(line) => KernelError::Line {
-                program: name,
-                line: line.to_owned(),
-                said,
-            },
-            None => failed(&program, &output),
-        })
+        restore_text(&self.found, family, &text)
     }
+}
+
+/// What `iptables-save` prints of all tables.
+pub(crate) fn save_all(found: &Found, family: IpFamily) -> Result<String, KernelError> {
+    save(found, family, &[])
+}
+
+fn save(found: &Found, family: IpFamily, arguments: &[&str]) -> Result<String, KernelError> {
+    let program = found.program(family, "save");
+    let output = run(&program, Command::new(&program).args(arguments), "")?;
+    if !output.status.success() {
+        return Err(failed(&program, &output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Feeds `iptables-restore --noflush`.
+pub(crate) fn restore_text(found: &Found, family: IpFamily, text: &str) -> Result<(), KernelError> {
+    let program = found.program(family, "restore");
+    let mut command = Command::new(&program);
+    command.args(["--noflush", "-w", LOCK_SECONDS]);
+    let output = run(&program, &mut command, text)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = said(&output);
+    let name = file_name(&program);
+    if output.status.code() == Some(LOCKED) {
+        return Err(KernelError::Locked {
+            program: name,
+            said,
+        });
+    }
+    if said.contains("Message too long") {
+        return Err(KernelError::TooLong {
+            program: name,
+            said,
+        });
+    }
+    let line = line_number(&said).and_then(|number| text.lines().nth(number.checked_sub(1)?));
+    Err(match line {
+        Some(line) => KernelError::Line {
+            program: name,
+            line: line.to_owned(),
+            said,
+        },
+        None => failed(&program, &output),
+    })
 }
 
 /// Runs a program with a text as its input.

@@ -9,6 +9,7 @@
 //! tree of prefixes instead of one long list, and what `nat` leaves alone is dropped or rejected in `filter`.
 
 mod kernel;
+pub mod kube_proxy;
 mod plane;
 mod program;
 mod rule;

@@ -127,6 +127,17 @@ impl Found {
         }
     }
 
+    /// Every back end whose programs are installed.
+    pub(crate) fn all() -> Vec<Self> {
+        installed(&folders())
+    }
+
+    /// Whether there may be rules of a family: to ask the legacy programs about tables makes them.
+    pub(crate) fn may_have_rules(&self, family: IpFamily) -> bool {
+        self.legacy_tables(family)
+            .is_none_or(|tables| !tables.is_empty())
+    }
+
     fn because(self, why: Why) -> Self {
         Self { why, ..self }
     }
@@ -186,10 +197,7 @@ impl Found {
     fn census(&self) -> Census {
         let mut census = Census::default();
         for family in self.families() {
-            if self
-                .legacy_tables(family)
-                .is_some_and(|tables| tables.is_empty())
-            {
+            if !self.may_have_rules(family) {
                 continue;
             }
             let text = output(&mut Command::new(self.program(family, "save")));
