@@ -175,7 +175,10 @@ impl<'a> Search<'a> {
                         .quota_obstacle(entry, Some(address), family, &[])
                         .is_none()
             });
-            giving.next().is_some() && self.obstacles_to(address, &[]).is_empty()
+            // Nobody asks for it: where another machine has taken it meanwhile, another address is as good.
+            giving.next().is_some()
+                && self.pools.stranger(address).is_none()
+                && self.obstacles_to(address, &[]).is_empty()
         })
     }
 

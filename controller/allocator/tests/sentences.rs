@@ -650,6 +650,25 @@ fn a_quota_limits_what_is_new_in_each_namespace_and_family() {
 }
 
 #[test]
+fn an_address_on_hold_that_another_machine_has_is_not_given_again() {
+    let mut held = pool("lan", &["192.0.2.1-192.0.2.2"]);
+    held.hold_after_deletion = Some("10m".parse().unwrap());
+    let plain = context(vec![held]);
+    let mut allocator = settled(plain.clone(), vec![claim("a/1", V4)]);
+    assert_eq!(answer(&allocator, "a/1").0, "192.0.2.1");
+    allocator.delete(&key("a/1"));
+    let mut strange = plain;
+    let machine = Stranger {
+        mac: "02:bb:00:00:00:01".to_owned(),
+        heard_by: "node-2".to_owned(),
+    };
+    strange.strangers.insert(ip("192.0.2.1"), machine);
+    allocator.configure(strange);
+    step(&mut allocator, claim("a/1", V4));
+    assert_eq!(answer(&allocator, "a/1").0, "192.0.2.2");
+}
+
+#[test]
 fn an_address_is_held_for_a_deleted_service_of_the_same_name() {
     let mut held = pool("lan", &["192.0.2.1-192.0.2.2"]);
     held.hold_after_deletion = Some("10m".parse().unwrap());
