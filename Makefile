@@ -119,7 +119,7 @@ simulate: prerequisites ## Many stories of speakers on a simulated LAN, with eve
 
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
-	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --exclude proxy-ipvs --lib --bins --tests -- --ignored --test-threads 1 --skip in_a_debian_kernel
+	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --exclude handbook --exclude proxy-ipvs --lib --bins --tests -- --ignored --test-threads 1 --skip in_a_debian_kernel
 
 # Builds outside; runs each test program in one of Debian's kernels.
 cargo_in_kernel = $(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/tools/in-kernel", "$(1)"]'
