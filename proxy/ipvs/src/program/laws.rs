@@ -76,7 +76,7 @@ fn of_frontend(table: &ForwardingTable, flow: &Flow) -> BTreeSet<Endpoint> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
     fn the_program_means_what_the_table_says(scene in any_scene(12)) {
