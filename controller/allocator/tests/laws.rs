@@ -551,54 +551,40 @@ fn nobody_moves(
     Ok(())
 }
 
-/// No gift takes a namespace over the quota of the only pool that could have made it.
+/// The claims that an event makes.
+fn brought(model: &Model, event: &Event) -> Vec<Claim> {
+    match event {
+        Event::Claim(claim) => vec![claim.clone()],
+        Event::Claims(claims) => claims.clone(),
+        Event::Contest(service) => model.contest(service),
+        _ => Vec::new(),
+    }
+}
+
+/// No gift takes a namespace over the quota of the only pool that could have made it; `before` is what all had, and what
+/// they came with, which they keep, and which others of their namespace may share.
 fn no_gift_exceeds_a_quota(model: &Model, before: &Holdings) -> Result<(), TestCaseError> {
-    let count = |holdings: &Holdings, namespace: &str, pool: &Pool, family: IpFamily| {
-        let same = holdings
-            .iter()
-            .filter(|(service, _)| service.namespace() == namespace);
-        let held: BTreeSet<IpAddr> = same.flat_map(|(_, held)| held).copied().collect();
-        let only = |held| {
-            let mut containing = model
-                .context
-                .pools
-                .values()
-                .filter(|pool| pool.contains(held));
-            let is_reserved = pool.reserved_for(held).is_some();
-            pool.contains(held) && !is_reserved && containing.nth(1).is_none()
-        };
-        let inside = held.into_iter().filter(|&held| only(held));
-        inside.filter(|&held| IpFamily::of(held) == family).count()
-    };
     let after = model.holdings();
-    for (service, claim) in &model.claims {
-        for &address in &after[service] {
-            let had = before
-                .get(service)
-                .is_some_and(|had| had.contains(&address));
-            let mut containing = model
-                .context
-                .pools
-                .values()
-                .filter(|pool| pool.contains(address));
-            let (Some(pool), None) = (containing.next(), containing.next()) else {
+    for (service, addresses) in &after {
+        let gifts = addresses
+            .iter()
+            .filter(|&&address| !is_held_within(service.namespace(), address, before));
+        for &address in gifts {
+            let Some(pool) = only_pool(model, address) else {
                 continue;
             };
-            let is_reserved = pool
-                .reservations
-                .iter()
-                .any(|reserved| reserved.service == *service);
-            let Some(limit) = pool.quota.filter(|_| !had && !is_reserved) else {
+            let mut reservations = pool.reservations.iter();
+            let is_reserved = reservations.any(|reserved| reserved.service == *service);
+            let Some(limit) = pool.quota.filter(|_| !is_reserved) else {
                 continue;
             };
-            if claim.held.contains(&address) {
-                continue;
-            }
             let (namespace, family) = (service.namespace(), IpFamily::of(address));
-            let (was, is) = (
-                count(before, namespace, pool, family),
-                count(&after, namespace, pool, family),
-            );
+            let was = distinct(held_in(pool, family, namespace, before));
+            // What the pool reserves for a Service, and what another pool may have given, counts, and is beyond the quota.
+            let limited = held_in(pool, family, namespace, &after).filter(|(holder, held)| {
+                only_pool(model, *held).is_some() && pool.reserved_for(*held) != Some(holder)
+            });
+            let is = distinct(limited);
             prop_assert!(
                 is <= was.max(limit.get() as usize),
                 "{service} was given {address}, by which {namespace} has {is} of {limit} of {}",
@@ -607,6 +593,40 @@ fn no_gift_exceeds_a_quota(model: &Model, before: &Holdings) -> Result<(), TestC
         }
     }
     Ok(())
+}
+
+fn is_held_within(namespace: &str, address: IpAddr, holdings: &Holdings) -> bool {
+    let mut same = holdings
+        .iter()
+        .filter(|(service, _)| service.namespace() == namespace);
+    same.any(|(_, held)| held.contains(&address))
+}
+
+/// The pool that has the address, if no other has it too.
+fn only_pool(model: &Model, address: IpAddr) -> Option<&Pool> {
+    let pools = model.context.pools.values();
+    let mut containing = pools.filter(|pool| pool.contains(address));
+    let pool = containing.next()?;
+    containing.next().is_none().then_some(pool)
+}
+
+fn held_in<'a>(
+    pool: &'a Pool,
+    family: IpFamily,
+    namespace: &'a str,
+    holdings: &'a Holdings,
+) -> impl Iterator<Item = (&'a ServiceKey, IpAddr)> {
+    let same = holdings
+        .iter()
+        .filter(move |(service, _)| service.namespace() == namespace);
+    let held = same.flat_map(|(service, held)| held.iter().map(move |&held| (service, held)));
+    held.filter(move |&(_, held)| IpFamily::of(held) == family && pool.contains(held))
+}
+
+fn distinct<'a>(held: impl Iterator<Item = (&'a ServiceKey, IpAddr)>) -> usize {
+    held.map(|(_, address)| address)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 /// What is held for deleted Services is what the pools say, no longer and no less.
@@ -701,9 +721,15 @@ fn every_gift_is_allowed(model: &Model, before: &Holdings) -> Result<(), TestCas
     Ok(())
 }
 
-/// Nobody sits on an address that another machine had before it was given, if there is another one.
+/// Nobody who is clear about what it wants sits on an address that another machine had before it was given, if there is
+/// another one.
 fn what_was_given_in_vain_is_exchanged(model: &Model) -> Result<(), TestCaseError> {
-    for (service, claim) in &model.claims {
+    let is_clear = |claim: &Claim| {
+        let mut requested = claim.requests.addresses.iter();
+        let possible = requested.all(|&asked| claim.families.contains(&IpFamily::of(asked)));
+        possible && claim.requests.complaints.is_empty()
+    };
+    for (service, claim) in model.claims.iter().filter(|(_, claim)| is_clear(claim)) {
         let held: Vec<IpAddr> = model.decision(service).addresses().collect();
         for &address in &held {
             let family = IpFamily::of(address);
@@ -794,6 +820,10 @@ proptest! {
                         .collect()
                 }
             };
+            let mut before_gifts = before.clone();
+            for claim in brought(&model, &event) {
+                before_gifts.entry(claim.service).or_default().extend(claim.held);
+            }
             model.apply(event);
             no_double_use(&model)?;
             nobody_moves(&model, &before, &complete, &touched)?;
@@ -802,7 +832,7 @@ proptest! {
             what_was_given_in_vain_is_exchanged(&model)?;
             usage_is_true(&model)?;
             holds_are_true(&model)?;
-            no_gift_exceeds_a_quota(&model, &before)?;
+            no_gift_exceeds_a_quota(&model, &before_gifts)?;
             // A restart, or another replica, moves nobody, and finds nothing that was overlooked.
             let restarted = model.restarted();
             for service in model.claims.keys() {
