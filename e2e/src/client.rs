@@ -59,6 +59,14 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// A TCP port.
+    pub const fn tcp(address: SocketAddr) -> Self {
+        Self {
+            address,
+            protocol: Protocol::Tcp,
+        }
+    }
+
     /// Asks from the namespace of the calling thread, on a connection of its own.
     pub fn ask(&self, question: Question, patience: Duration) -> io::Result<String> {
         let patience = wait::patience(patience);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::failover::{Fault, trial, wait_for_announcer};
 use e2e::lab::Lab;
 use e2e::manifest::{self, TCP_PORT};
@@ -117,10 +117,7 @@ fn quoted(word: &str) -> String {
 
 /// Waits until the proxies have heard of the change.
 fn wait_until_client_is_seen(lab: &Lab, server: SocketAddr) -> Result<()> {
-    let target = Target {
-        address: server,
-        protocol: Protocol::Tcp,
-    };
+    let target = Target::tcp(server);
     wait::until("the client's own address at the Pod", PATIENCE, || {
         let seen = target.ask_from(&lab.client, Question::ClientAddress, Duration::from_secs(2))?;
         Ok(seen.starts_with(&CLIENT_IPV4.to_string()).then_some(()))
@@ -141,10 +138,7 @@ fn foghorn(lab: &Lab, arguments: &[&str]) -> Result<String> {
 
 fn fetch(lab: &Lab, server: SocketAddr, path: &str, question: Question) -> Result<()> {
     print(&format!("client$ curl http://{server}{path}\n"));
-    let target = Target {
-        address: server,
-        protocol: Protocol::Tcp,
-    };
+    let target = Target::tcp(server);
     let answer = target.ask_from(&lab.client, question, Duration::from_secs(2))?;
     print(&format!("{answer}\n"));
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::client::{Protocol, Question, Target};
+use crate::client::{Question, Target};
 use crate::faults::Direction;
 use crate::lab::Lab;
 use crate::manifest::TCP_PORT;
@@ -88,10 +88,7 @@ pub struct Trial {
 
 /// Lets the node that announces `vip` die, measures, and repairs it.
 pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
-    let target = Target {
-        address: at(vip, TCP_PORT),
-        protocol: Protocol::Tcp,
-    };
+    let target = Target::tcp(at(vip, TCP_PORT));
     let before = wait_for_announcer(lab, vip)?;
     let victim = match fault {
         Fault::PodsNodeSilent => other_node(lab, before)?,

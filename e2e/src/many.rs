@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::capture::Capture;
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::document::{Marks, write_between};
 use e2e::failover::Summary;
 use e2e::lab::Lab;
@@ -135,10 +135,7 @@ fn trial(lab: &Lab, addresses: usize, victim: NodeNumber) -> Result<Trial> {
         .iter()
         .next()
         .with_context(|| format!("{victim} announces nothing"))?;
-    let target = Target {
-        address: at(asked, TCP_PORT),
-        protocol: Protocol::Tcp,
-    };
+    let target = Target::tcp(at(asked, TCP_PORT));
     let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
     let capture = Capture::start(&lab.client)?;

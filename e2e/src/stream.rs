@@ -29,6 +29,11 @@ impl Pace {
         interval: Duration::from_millis(5),
         patience: Duration::from_millis(250),
     };
+    /// A question each 5 ms; one that waits for a segment that is sent again, which takes a second, is lost.
+    pub const PATIENT: Self = Self {
+        patience: Duration::from_millis(500),
+        ..Self::DENSE
+    };
 }
 
 /// One question and what became of it. Times are counted from the start of the stream.

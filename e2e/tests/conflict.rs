@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::failover::wait_for_announcer;
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::{TCP_PORT, deployment, load_balancer, pool_yaml};
@@ -156,10 +156,7 @@ fn events(lab: &Lab, service: &str) -> Result<String> {
 }
 
 fn answers(lab: &Lab, address: IpAddr) -> Result<()> {
-    let target = Target {
-        address: at(address, TCP_PORT),
-        protocol: Protocol::Tcp,
-    };
+    let target = Target::tcp(at(address, TCP_PORT));
     let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
     stream.wait_for_answer(Duration::ZERO, PATIENCE, |_| true)?;
     stream.stop().map(drop)

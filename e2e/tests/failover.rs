@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::failover::{Fault, trial, wait_for_announcer};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::long::LongConnection;
@@ -49,16 +49,9 @@ fn clients_notice_as_little_as_promised() -> Result<()> {
 
 /// Whether a connection that was there before the move survived it.
 fn a_planned_move_loses_nothing(lab: &mut Lab, vip: IpAddr) -> Result<bool> {
-    let target = Target {
-        address: at(vip, TCP_PORT),
-        protocol: Protocol::Tcp,
-    };
+    let target = Target::tcp(at(vip, TCP_PORT));
     let before = wait_for_announcer(lab, vip)?;
-    // Whoever waits a second has waited for a segment that was sent again: that is a loss too.
-    let pace = Pace {
-        patience: Duration::from_millis(500),
-        ..Pace::DENSE
-    };
+    let pace = Pace::PATIENT;
     let long = LongConnection::start(
         &lab.client,
         target.address,

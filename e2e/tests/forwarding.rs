@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::failover::wait_for_announcer;
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::long::LongConnection;
@@ -155,15 +155,8 @@ fn what_is_idle_goes_back(lab: &mut Lab, vips: &[IpAddr]) -> Result<()> {
 }
 
 fn ask(lab: &Lab, vip: IpAddr) -> Result<Stream> {
-    let target = Target {
-        address: at(vip, TCP_PORT),
-        protocol: Protocol::Tcp,
-    };
-    let pace = Pace {
-        patience: Duration::from_millis(500),
-        ..Pace::DENSE
-    };
-    Stream::start(&lab.client, target, Question::Hostname, pace)
+    let target = Target::tcp(at(vip, TCP_PORT));
+    Stream::start(&lab.client, target, Question::Hostname, Pace::PATIENT)
 }
 
 /// The first candidate of an address.

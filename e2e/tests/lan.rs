@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::capture::Capture;
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::faults::Direction;
 use e2e::lan::Lan;
 use e2e::observer::{announcer, who_has};
@@ -106,10 +106,7 @@ fn a_pulled_cable_is_a_gap(lan: &Lan) -> Result<()> {
         let listener = node.namespace.run(|| TcpListener::bind(address))??;
         listener.set_nonblocking(true)?;
         scope.spawn(|| serve(listener, &done));
-        let target = Target {
-            address,
-            protocol: Protocol::Tcp,
-        };
+        let target = Target::tcp(address);
         let measured = (|| {
             let stream = Stream::start(&lan.client, target, Question::Hostname, Pace::DENSE)?;
             stream.wait_for_answer(Duration::from_millis(200), Duration::from_secs(5), |_| true)?;

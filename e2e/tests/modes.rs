@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::TCP_PORT;
 use e2e::node::Node;
@@ -51,10 +51,7 @@ fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
         let mut former = Nftables;
         for mode in path {
             let node = &lab.nodes[0];
-            let target = Target {
-                address: at(address, TCP_PORT),
-                protocol: Protocol::Tcp,
-            };
+            let target = Target::tcp(at(address, TCP_PORT));
             let pace = Pace {
                 patience: Duration::from_secs(2),
                 ..Pace::DENSE

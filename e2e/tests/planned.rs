@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::failover::wait_for_announcer;
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::TCP_PORT;
@@ -115,15 +115,8 @@ fn without_loss(
     vip: IpAddr,
     act: impl FnOnce(&Lab) -> Result<Said>,
 ) -> Result<Said> {
-    let target = Target {
-        address: at(vip, TCP_PORT),
-        protocol: Protocol::Tcp,
-    };
-    let pace = Pace {
-        patience: Duration::from_millis(500),
-        ..Pace::DENSE
-    };
-    let stream = Stream::start(&lab.client, target, Question::Hostname, pace)?;
+    let target = Target::tcp(at(vip, TCP_PORT));
+    let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::PATIENT)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
     let said = act(lab)?;
     let done = stream.now();

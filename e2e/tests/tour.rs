@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::binaries::Binaries;
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::http::{self, Request};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest;
@@ -301,10 +301,7 @@ impl<'a> Tour<'a> {
 
     /// Waits until there is an answer, then asks until each of the web servers has answered, without a failure.
     fn all_answer(&self, place: &Namespace, server: SocketAddr) -> Result<()> {
-        let target = Target {
-            address: server,
-            protocol: Protocol::Tcp,
-        };
+        let target = Target::tcp(server);
         let what = format!("an answer of {server} to {}", place.name());
         let ask = || target.ask_from(place, Question::Hostname, Duration::from_secs(2));
         let mut seen = BTreeSet::from([wait::until_ok(&what, PATIENCE, ask)?]);

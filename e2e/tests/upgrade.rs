@@ -26,10 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Traffic before and after a change, without which its end would not be seen.
 const SETTLED: Duration = Duration::from_millis(500);
 /// As with any planned move: an answer within half a second counts.
-const PACE: Pace = Pace {
-    interval: Duration::from_millis(5),
-    patience: Duration::from_millis(500),
-};
+const PACE: Pace = Pace::PATIENT;
 
 #[test]
 #[ignore = "needs the lab and an older version: make test-upgrade"]

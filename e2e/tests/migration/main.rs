@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::client::{Protocol, Question, Target};
+use e2e::client::{Question, Target};
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::{self, TCP_PORT};
 use e2e::observer;
@@ -39,10 +39,7 @@ fn from_metallb_and_back() -> Result<()> {
         let before = everybody(lab)?;
         println!("MetalLB gave {before:?}");
 
-        let target = Target {
-            address: at(vip, TCP_PORT),
-            protocol: Protocol::Tcp,
-        };
+        let target = Target::tcp(at(vip, TCP_PORT));
         let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
         stream.wait_for_answer(Duration::from_millis(200), PATIENCE, |_| true)?;
         let begin = stream.now();
