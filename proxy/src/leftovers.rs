@@ -27,15 +27,16 @@ pub struct Leftovers {
 /// If the kernel cannot be asked, or refuses.
 pub fn remove() -> io::Result<Leftovers> {
     let mut netfilter = Netfilter::open()?;
-    let mut leftovers = Leftovers {
-        removed_chains: kube_proxy::remove().map_err(io::Error::other)?,
-        ..Leftovers::default()
-    };
+    let mut leftovers = Leftovers::default();
     for (family, name) in FAMILIES {
         if table_handle(&mut netfilter, family, KUBE_PROXY_TABLE)?.is_some() {
             delete_table(&mut netfilter, family, KUBE_PROXY_TABLE)?;
             leftovers.removed_tables.push(name);
         }
+    }
+    // After the tables: somebody who holds the lock of iptables must not keep those too.
+    leftovers.removed_chains = kube_proxy::remove().map_err(io::Error::other)?;
+    for (family, name) in FAMILIES {
         let tables = tables_with_iptables_chains(&mut netfilter, family)?;
         let tables = tables.into_iter().map(|table| format!("{name} {table}"));
         leftovers.iptables_tables.extend(tables);
