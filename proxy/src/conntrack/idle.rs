@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use netlink_packet_core::{DefaultNla, Emitable as _};
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, Tuple,
+    ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP,
 };
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem};
 use tokio::sync::watch;
 
+use super::tuple::ends;
 use crate::netfilter::Netfilter;
 use crate::speaker_socket::Said;
 
@@ -104,7 +105,7 @@ fn nested(kind: u16, inner: &DefaultNla) -> DefaultNla {
 /// Whether an entry is of a connection to `vip` that both ends have not ended yet.
 fn is_connection_to(attributes: &[ConntrackAttribute], vip: IpAddr) -> bool {
     let destination = attributes.iter().find_map(|attribute| match attribute {
-        ConntrackAttribute::CtaTupleOrig(tuple) => destination(tuple),
+        ConntrackAttribute::CtaTupleOrig(tuple) => ends(tuple).map(|ends| ends.destination.ip()),
         _ => None,
     });
     let state = attributes.iter().find_map(|attribute| match attribute {
@@ -112,17 +113,6 @@ fn is_connection_to(attributes: &[ConntrackAttribute], vip: IpAddr) -> bool {
         _ => None,
     });
     destination == Some(vip) && state.is_none_or(|state| !TCP_ENDED.contains(&state))
-}
-
-fn destination(tuple: &[Tuple]) -> Option<IpAddr> {
-    let ends = tuple.iter().filter_map(|part| match part {
-        Tuple::Ip(ends) => Some(ends),
-        _ => None,
-    });
-    ends.flatten().find_map(|end| match end {
-        IPTuple::DestinationAddress(address) => Some(*address),
-        _ => None,
-    })
 }
 
 fn tcp_state(info: &ProtoInfo) -> Option<u8> {

@@ -1,17 +1,14 @@
 //! The kernel's table of connections, read and thinned out over netlink.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
 use std::thread;
 
-use config::service::Protocol;
 use netlink_packet_core::Nla as _;
-use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Status, Tuple,
-};
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, Status};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
+use super::tuple::ends;
 use super::{Entry, Expected};
 use crate::netfilter::Netfilter;
 
@@ -109,55 +106,6 @@ fn entry(attributes: &[ConntrackAttribute]) -> Option<Entry> {
         answers: reply.source,
         answered,
     })
-}
-
-struct Ends {
-    protocol: Protocol,
-    source: SocketAddr,
-    destination: SocketAddr,
-}
-
-fn ends(tuple: &[Tuple]) -> Option<Ends> {
-    let (mut source, mut destination) = (None::<IpAddr>, None::<IpAddr>);
-    let (mut protocol, mut source_port, mut destination_port) = (None, None, None);
-    for part in tuple {
-        match part {
-            Tuple::Ip(parts) => {
-                for part in parts {
-                    match part {
-                        IPTuple::SourceAddress(address) => source = Some(*address),
-                        IPTuple::DestinationAddress(address) => destination = Some(*address),
-                        _ => {}
-                    }
-                }
-            }
-            Tuple::Proto(parts) => {
-                for part in parts {
-                    match part {
-                        ProtoTuple::Protocol(number) => protocol = tracked(*number),
-                        ProtoTuple::SourcePort(port) => source_port = Some(*port),
-                        ProtoTuple::DestinationPort(port) => destination_port = Some(*port),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Some(Ends {
-        protocol: protocol?,
-        source: SocketAddr::new(source?, source_port?),
-        destination: SocketAddr::new(destination?, destination_port?),
-    })
-}
-
-fn tracked(number: Number) -> Option<Protocol> {
-    match number {
-        Number::Tcp => Some(Protocol::Tcp),
-        Number::Udp => Some(Protocol::Udp),
-        Number::Sctp => Some(Protocol::Sctp),
-        _ => None,
-    }
 }
 
 /// `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.

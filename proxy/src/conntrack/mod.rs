@@ -10,6 +10,7 @@
 
 pub mod idle;
 mod kernel;
+mod tuple;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
