@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use proxy_nftables::Key;
 use proxy_table::Endpoint;
 
-use crate::message::{self, Link, Request, ToIpvs, Told, Verb};
+use crate::message::rtnetlink::{self, Link};
+use crate::message::{self, Request, ToIpvs, Told, Verb};
 use crate::program::{Command, Program, Server};
 use settings::Before;
 pub use settings::SettingError;
@@ -87,7 +88,7 @@ impl Kernel {
         let link = match self.find_link()? {
             Some(link) => link,
             None => {
-                let request = (message::new_link(LINK), &[Errno::EEXIST][..]);
+                let request = (rtnetlink::new_link(LINK), &[Errno::EEXIST][..]);
                 self.routes.commit(vec![request])?;
                 self.find_link()?.ok_or(KernelError::NoLink)?
             }
@@ -103,15 +104,15 @@ impl Kernel {
         before.0.extend(names.into_iter().zip(found));
         // What an earlier process of ours noted goes before what it left.
         if Before::from_alias(&link.alias).is_none() {
-            let alias = message::set_alias(link.index, &before.to_alias());
+            let alias = rtnetlink::set_alias(link.index, &before.to_alias());
             self.routes.commit(vec![(alias, &[])])?;
         }
         // Without IPv6 in the kernel there is nothing to keep off.
         let harmless = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
-        let bare = (message::set_no_address(link.index), &harmless[..]);
+        let bare = (rtnetlink::set_no_address(link.index), &harmless[..]);
         let mut requests = vec![bare];
         if !link.is_up {
-            requests.push((message::set_up(link.index), &[]));
+            requests.push((rtnetlink::set_up(link.index), &[]));
         }
         self.routes.commit(requests)?;
         let seconds = |timeout: Option<Duration>| {
@@ -148,8 +149,8 @@ impl Kernel {
         let link = self.find_link()?;
         if let Some(link) = link {
             for family in [IpFamily::V4, IpFamily::V6] {
-                self.routes.dump(message::get_routes(family), |answer| {
-                    let route = message::read_route(answer, link.index);
+                self.routes.dump(rtnetlink::get_routes(family), |answer| {
+                    let route = rtnetlink::read_route(answer, link.index);
                     program.addresses.extend(route);
                 })?;
             }
@@ -163,8 +164,8 @@ impl Kernel {
     /// If the kernel cannot be read.
     pub fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, KernelError> {
         let mut own = BTreeSet::new();
-        self.routes.dump(message::get_addresses(), |answer| {
-            own.extend(message::read_interface_address(answer));
+        self.routes.dump(rtnetlink::get_addresses(), |answer| {
+            own.extend(rtnetlink::read_interface_address(answer));
         })?;
         Ok(own)
     }
@@ -241,7 +242,7 @@ impl Kernel {
                 let set = kernel.to_ipvs.set_timeouts(seconds);
                 kernel.ipvs.commit(vec![(set, &[])])?;
             }
-            let delete = message::delete_link(link.index);
+            let delete = rtnetlink::delete_link(link.index);
             kernel.routes.commit(vec![(delete, &[])])?;
         }
         Ok(found)
@@ -274,8 +275,8 @@ impl Kernel {
     }
 
     fn find_link(&mut self) -> Result<Option<Link>, KernelError> {
-        match self.routes.get(message::get_link(LINK)) {
-            Ok(answer) => Ok(message::read_link(&answer)),
+        match self.routes.get(rtnetlink::get_link(LINK)) {
+            Ok(answer) => Ok(rtnetlink::read_link(&answer)),
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -305,10 +306,10 @@ impl Kernel {
             }
             // Somebody gave the node this very address meanwhile.
             Command::AddAddress(address, source) => (
-                message::new_route(address, source, link()?),
+                rtnetlink::new_route(address, source, link()?),
                 &[Errno::EEXIST],
             ),
-            Command::RemoveAddress(address) => (message::delete_route(address, link()?), GONE),
+            Command::RemoveAddress(address) => (rtnetlink::delete_route(address, link()?), GONE),
         })
     }
 }
