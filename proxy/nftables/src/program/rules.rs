@@ -1,18 +1,21 @@
 //! The chains and their rules.
 
+mod phrases;
+
 use config::address::IpFamily;
 use proxy_table::PodDetection;
 
-use crate::netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
+use crate::netlink::expression::{CtKey, Expression, MetaKey, Register, RuleVerdict};
 use crate::netlink::message::Hook;
 use crate::program::item::{Class, LEAVE_CHAIN, Side, UNREACHABLE_CHAIN};
 use crate::program::schema::{
     AFFINITY, AFFINITY_ENDPOINTS, AFFINITY_SLOTS, BOUND, CLASSES, CLUSTER_IPS, ENDPOINTS,
     FRONTENDS, GUARDED, HAIRPINS, LEFT_ALONE, MASQUERADE_ALWAYS, MASQUERADE_HAIRPIN,
-    MASQUERADE_NODE, MASQUERADE_UNLESS_POD, OUTSIDE_CLASSES, OUTSIDE_FRONTENDS, POD_NETWORKS,
-    SERVICE_CIDRS, SOURCES, address_length, family_number,
+    MASQUERADE_NODE, MASQUERADE_UNLESS_POD, OUTSIDE_CLASSES, OUTSIDE_FRONTENDS, SERVICE_CIDRS,
+    SOURCES,
 };
 use crate::program::{Forwarder, Rule};
+use phrases::{FIRST, FRONTEND, Field, ITSELF, ORIGINAL, PROTOCOLS};
 
 /// The chains that every table has, with their rules; those with a hook are entered by packets.
 pub(crate) fn base_chains(
@@ -109,179 +112,7 @@ struct Rules<'a> {
     pods: &'a PodDetection,
 }
 
-#[derive(Clone, Copy)]
-enum Field {
-    Source,
-    Destination,
-    Protocol,
-    SourcePort,
-    DestinationPort,
-    Random { modulus: u32, offset: u32 },
-    Priority,
-    OriginalDestination,
-    OriginalPort,
-}
-
 impl Rules<'_> {
-    /// Loads a concatenation into the first registers.
-    fn load(&self, fields: &[Field]) -> Rule {
-        let mut slot = 0;
-        let mut rule = Vec::with_capacity(fields.len());
-        let length = address_length(self.family);
-        for field in fields {
-            let to = Register(slot);
-            let address = |offset| Expression::Payload {
-                to,
-                base: PayloadBase::Network,
-                offset,
-                length,
-            };
-            let port = |offset| Expression::Payload {
-                to,
-                base: PayloadBase::Transport,
-                offset,
-                length: 2,
-            };
-            let v4 = self.family == IpFamily::V4;
-            rule.push(match *field {
-                Field::Source => address(if v4 { 12 } else { 8 }),
-                Field::Destination => address(if v4 { 16 } else { 24 }),
-                Field::Protocol => Expression::MetaLoad {
-                    to,
-                    key: MetaKey::TransportProtocol,
-                },
-                Field::SourcePort => port(0),
-                Field::DestinationPort => port(2),
-                Field::Random { modulus, offset } => Expression::Random {
-                    to,
-                    modulus,
-                    offset,
-                },
-                Field::Priority => Expression::MetaLoad {
-                    to,
-                    key: MetaKey::Priority,
-                },
-                Field::OriginalDestination => Expression::CtLoad {
-                    to,
-                    key: if v4 {
-                        CtKey::OriginalDestination4
-                    } else {
-                        CtKey::OriginalDestination6
-                    },
-                },
-                Field::OriginalPort => Expression::CtLoad {
-                    to,
-                    key: CtKey::OriginalDestinationPort,
-                },
-            });
-            slot += match field {
-                Field::Source | Field::Destination | Field::OriginalDestination => length / 4,
-                _ => 1,
-            };
-        }
-        rule
-    }
-
-    fn member(&self, fields: &[Field], set: &'static str, inverted: bool) -> Rule {
-        let mut rule = self.load(fields);
-        rule.push(Expression::Member {
-            register: FIRST,
-            set,
-            inverted,
-        });
-        rule
-    }
-
-    /// Puts what a map has for the key into the packet's priority, our scratch.
-    fn priority_from(&self, fields: &[Field], map: &'static str) -> Rule {
-        let mut rule = self.load(fields);
-        rule.push(Expression::Map {
-            register: FIRST,
-            map,
-            to: FIRST,
-        });
-        rule.push(Expression::MetaSet {
-            from: FIRST,
-            key: MetaKey::Priority,
-        });
-        rule
-    }
-
-    fn to_class(map: &'static str) -> Rule {
-        vec![
-            Expression::MetaLoad {
-                to: FIRST,
-                key: MetaKey::Priority,
-            },
-            Expression::VerdictMap {
-                register: FIRST,
-                map,
-            },
-        ]
-    }
-
-    fn to_endpoint(&self, fields: &[Field], map: &'static str) -> Rule {
-        let mut rule = self.load(fields);
-        rule.push(Expression::Map {
-            register: FIRST,
-            map,
-            to: FIRST,
-        });
-        rule.push(Expression::DestinationNat {
-            address: FIRST,
-            port: Register(address_length(self.family) / 4),
-            family: family_number(self.family),
-        });
-        rule
-    }
-
-    /// Ends the rule for flows of Pods.
-    fn unless_pod(&self) -> Rule {
-        let name_is_not = |value: Vec<u8>| {
-            vec![
-                Expression::MetaLoad {
-                    to: FIRST,
-                    key: MetaKey::InputInterfaceName,
-                },
-                Expression::Compare {
-                    register: FIRST,
-                    equal: false,
-                    value,
-                },
-            ]
-        };
-        match self.pods {
-            PodDetection::None => Vec::new(),
-            PodDetection::Networks(_) => self.member(&[Field::Source], POD_NETWORKS, true),
-            PodDetection::Bridge(name) => {
-                let mut octets = name.as_bytes().to_vec();
-                octets.resize(INTERFACE_NAME_LENGTH, 0);
-                name_is_not(octets)
-            }
-            PodDetection::InterfacePrefix(prefix) => {
-                let octets = prefix
-                    .as_bytes()
-                    .iter()
-                    .copied()
-                    .take(INTERFACE_NAME_LENGTH - 1);
-                name_is_not(octets.collect())
-            }
-        }
-    }
-
-    fn clear_priority() -> Rule {
-        vec![
-            Expression::Immediate {
-                to: FIRST,
-                value: vec![0; 4],
-            },
-            Expression::MetaSet {
-                from: FIRST,
-                key: MetaKey::Priority,
-            },
-        ]
-    }
-
     /// Nothing more, in this hook: IPVS sees packets behind it.
     fn leave() -> Vec<Rule> {
         vec![Self::clear_priority()]
@@ -423,10 +254,6 @@ impl Rules<'_> {
         ]
     }
 
-    fn jump(chain: &str) -> Rule {
-        vec![Expression::Verdict(RuleVerdict::Jump(chain.to_owned()))]
-    }
-
     fn prerouting(&self) -> Vec<Rule> {
         vec![
             Self::jump("sources"),
@@ -442,20 +269,6 @@ impl Rules<'_> {
 
     fn output(&self) -> Vec<Rule> {
         vec![Self::jump("sources"), Self::jump("services")]
-    }
-
-    fn is_protocol(protocol: u8) -> Rule {
-        vec![
-            Expression::MetaLoad {
-                to: FIRST,
-                key: MetaKey::TransportProtocol,
-            },
-            Expression::Compare {
-                register: FIRST,
-                equal: true,
-                value: vec![protocol],
-            },
-        ]
     }
 
     fn postrouting(&self) -> Vec<Rule> {
@@ -498,10 +311,6 @@ impl Rules<'_> {
             }
         }
         rules
-    }
-
-    fn masquerade() -> Rule {
-        vec![Expression::MasqueradeFullyRandom]
     }
 
     fn masquerade_frontends(&self) -> Vec<Rule> {
@@ -583,27 +392,10 @@ impl Rules<'_> {
     }
 }
 
-const ORIGINAL: [Field; 3] = [
-    Field::OriginalDestination,
-    Field::Protocol,
-    Field::OriginalPort,
-];
-const ITSELF: [Field; 4] = [
-    Field::Source,
-    Field::Destination,
-    Field::Protocol,
-    Field::DestinationPort,
-];
-/// TCP, UDP and SCTP.
-const PROTOCOLS: [u8; 3] = [6, 17, 132];
-const FRONTEND: [Field; 3] = [Field::Destination, Field::Protocol, Field::DestinationPort];
-const FIRST: Register = Register(0);
 pub(crate) const PREROUTING: &str = "prerouting";
 pub(crate) const OUTPUT: &str = "output";
 pub(crate) const POSTROUTING: &str = "postrouting";
 
-/// `IFNAMSIZ`.
-const INTERFACE_NAME_LENGTH: usize = 16;
 /// `IPS_DST_NAT`.
 const STATUS_DESTINATION_NAT: u32 = 1 << 5;
 /// `NF_CT_STATE_INVALID_BIT`.
