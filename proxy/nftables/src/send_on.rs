@@ -4,6 +4,11 @@
 //! endpoint that knows nothing of them and answers with a reset. So what conntrack knows nothing of, and what does not
 //! begin a connection, goes to the former owner, as it is; there conntrack knows where it belongs.
 //!
+//! A client that uses a port again may meet what conntrack here remembers of an earlier connection, for two minutes after its
+//! end: its segments are out of the window of that one. They go to the former owner too, for here they would be dropped. But if
+//! that one does not know them either, they are of a connection that lives here, and are dropped there instead: a
+//! reset would end it.
+//!
 //! No packet is sent on twice, even if two nodes name each other: it leaves with [`HOPS`] hops at most, and what comes with so
 //! few stays.
 
@@ -125,27 +130,35 @@ pub(crate) fn shapes(family: IpFamily) -> [(SetShape, &'static [u8]); 2] {
 }
 
 /// The chains, those first that others name.
-pub(crate) fn chains(family: IpFamily) -> [(&'static str, Option<Hook>, Vec<Rule>); 2] {
+pub(crate) fn chains(family: IpFamily) -> [(&'static str, Option<Hook>, Vec<Rule>); 3] {
     let hook = Hook {
         kind: "filter",
         number: 0,
-        priority: BEFORE_DESTINATION_NAT,
+        priority: BEFORE_OUR_FILTER,
     };
-    let is_part_of_unknown = segment(STATE_NEW, FIN | SYN | RST | ACK, SYN);
-    // Conntrack does not take these up as connections, whatever it does with others.
-    let ends_unknown = segment(STATE_INVALID, FIN | RST, 0);
+    let unknown = vec![
+        send_on(family, HOPS),
+        if_more_hops(family, HOPS_OF_INVALID, RuleVerdict::Return),
+        if_moved(family, RuleVerdict::Drop),
+    ];
+    let segments = vec![
+        continuation(STATE_NEW, SEND_ON),
+        // Also what ends an unknown connection: conntrack never takes that up as one.
+        continuation(STATE_INVALID, SEND_INVALID_ON),
+    ];
     [
-        (SEND_ON, None, vec![send_on(family)]),
+        (SEND_ON, None, unknown),
         (
-            "prerouting",
-            Some(hook),
-            vec![is_part_of_unknown, ends_unknown],
+            SEND_INVALID_ON,
+            None,
+            vec![send_on(family, HOPS_OF_INVALID)],
         ),
+        ("prerouting", Some(hook), segments),
     ]
 }
 
-/// TCP in this state of conntrack whose flags under the mask are not these.
-fn segment(state: u32, mask: u8, flags: u8) -> Rule {
+/// TCP in this state of conntrack that begins no connection goes to this chain.
+fn continuation(state: u32, chain: &str) -> Rule {
     let register = Register(0);
     vec![
         Expression::CtLoad {
@@ -178,56 +191,87 @@ fn segment(state: u32, mask: u8, flags: u8) -> Rule {
         },
         Expression::Replace {
             register,
-            mask: vec![mask],
+            mask: vec![FIN | SYN | RST | ACK],
             others: vec![0],
         },
         Expression::Compare {
             register,
             equal: false,
-            value: vec![flags],
+            value: vec![SYN],
         },
-        Expression::Verdict(RuleVerdict::Goto(SEND_ON.to_owned())),
+        Expression::Verdict(RuleVerdict::Goto(chain.to_owned())),
     ]
 }
 
-/// Sends what goes to a VIP that moved, and was not sent on already, to its former owner.
-fn send_on(family: IpFamily) -> Rule {
-    let register = Register(0);
-    let load = |(offset, length)| Expression::Payload {
-        to: register,
+fn load(offset: u8, length: u8) -> Expression {
+    Expression::Payload {
+        to: Register(0),
         base: PayloadBase::Network,
         offset,
         length,
-    };
-    let address = load(match family {
-        IpFamily::V4 => (16, 4),
-        IpFamily::V6 => (24, 16),
-    });
-    let hops = match family {
+    }
+}
+
+fn destination(family: IpFamily) -> Expression {
+    match family {
+        IpFamily::V4 => load(16, 4),
+        IpFamily::V6 => load(24, 16),
+    }
+}
+
+fn offset_of_hops(family: IpFamily) -> u8 {
+    match family {
         IpFamily::V4 => 8,
         IpFamily::V6 => 7,
+    }
+}
+
+/// What goes to a VIP that moved.
+fn moved(family: IpFamily) -> Rule {
+    let member = Expression::Member {
+        register: Register(0),
+        set: MOVED_VIPS,
+        inverted: false,
     };
-    let mut rule = vec![
-        address.clone(),
-        Expression::Member {
-            register,
-            set: MOVED_VIPS,
-            inverted: false,
-        },
-        load((hops, 1)),
-        Expression::Greater {
-            register,
-            than: vec![HOPS],
-        },
-    ];
+    vec![destination(family), member]
+}
+
+fn if_moved(family: IpFamily, verdict: RuleVerdict) -> Rule {
+    let mut rule = moved(family);
+    rule.push(Expression::Verdict(verdict));
+    rule
+}
+
+/// What goes to a VIP that moved, and has more hops left than these.
+fn moved_with_more_hops(family: IpFamily, hops: u8) -> Rule {
+    let mut rule = moved(family);
+    rule.push(load(offset_of_hops(family), 1));
+    rule.push(Expression::Greater {
+        register: Register(0),
+        than: vec![hops],
+    });
+    rule
+}
+
+fn if_more_hops(family: IpFamily, hops: u8, verdict: RuleVerdict) -> Rule {
+    let mut rule = moved_with_more_hops(family, hops);
+    rule.push(Expression::Verdict(verdict));
+    rule
+}
+
+/// Sends what goes to a VIP that moved, and was not sent on already, to its former owner, with these hops left.
+fn send_on(family: IpFamily, hops_left: u8) -> Rule {
+    let register = Register(0);
+    let hops = offset_of_hops(family);
+    let mut rule = moved_with_more_hops(family, HOPS);
     match family {
         // By two octets, since a checksum is over those.
         IpFamily::V4 => rule.extend([
-            load((hops, 2)),
+            load(hops, 2),
             Expression::Replace {
                 register,
                 mask: vec![0, 0xff],
-                others: vec![HOPS, 0],
+                others: vec![hops_left, 0],
             },
             Expression::PayloadSet {
                 from: register,
@@ -239,7 +283,7 @@ fn send_on(family: IpFamily) -> Rule {
         IpFamily::V6 => rule.extend([
             Expression::Immediate {
                 to: register,
-                value: vec![HOPS],
+                value: vec![hops_left],
             },
             Expression::PayloadSet {
                 from: register,
@@ -250,7 +294,7 @@ fn send_on(family: IpFamily) -> Rule {
         ]),
     }
     rule.extend([
-        address,
+        destination(family),
         Expression::Map {
             register,
             map: MOVED,
@@ -267,11 +311,14 @@ pub(crate) const TABLE: &str = "foghorn-moved";
 const MOVED: &str = "moved";
 const MOVED_VIPS: &str = "moved-vips";
 const SEND_ON: &str = "send-on";
-/// Behind conntrack (-200), before destination NAT (-100).
-const BEFORE_DESTINATION_NAT: i32 = -110;
+const SEND_INVALID_ON: &str = "send-invalid-on";
+/// Behind conntrack (-200), before what drops segments out of window (-110) and destination NAT (-100).
+const BEFORE_OUR_FILTER: i32 = -120;
 /// Hops that are left to what is sent on. Clients are never so many away that less is left of the 64 that they begin
 /// with, and from a node to a Pod they are few.
 const HOPS: u8 = 16;
+/// The same for what conntrack here took for a part of another connection: by this the former owner knows it.
+const HOPS_OF_INVALID: u8 = 8;
 const TCP: u8 = 6;
 /// Offset of the flags in the header of TCP.
 const TCP_FLAGS: u8 = 13;

@@ -41,6 +41,12 @@ kernel_test! {
         }
     }
 
+    fn a_connection_survives_although_its_port_was_used_before() {
+        for family in [Family::V4, Family::V6] {
+            moves::a_connection_survives_although_its_port_was_used_before(family);
+        }
+    }
+
     fn without_a_goal_a_moved_connection_is_reset() {
         moves::without_a_goal_a_moved_connection_is_reset(Family::V4);
     }

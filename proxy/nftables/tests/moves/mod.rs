@@ -173,6 +173,30 @@ pub(crate) fn a_connection_survives_the_move_of_its_vip(family: Family) {
     }
 }
 
+/// The client used its port before: the next owner remembers that connection, and the segments are out of its window.
+pub(crate) fn a_connection_survives_although_its_port_was_used_before(family: Family) {
+    let lan = Lan::new(family);
+    lan.nodes.iter().for_each(track);
+    lan.client.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000").unwrap();
+    });
+    let _sends = [lan.send_on(1), lan.send_on(2)];
+    lan.announce(2);
+    let mut earlier = lan.connect();
+    assert_eq!(earlier.ask().unwrap(), 2);
+    // With an answer that nobody reads, the end is a reset, and the port is free at once.
+    earlier.0.get_mut().write_all(b"?\n").unwrap();
+    earlier.0.get_ref().peek(&mut [0]).unwrap();
+    drop(earlier);
+    lan.announce(1);
+    let mut later = lan.connect();
+    assert_eq!(later.ask().unwrap(), 1);
+    lan.announce(2);
+    assert_eq!(later.ask().unwrap(), 1);
+    lan.announce(1);
+    assert_eq!(later.ask().unwrap(), 1);
+}
+
 pub(crate) fn without_a_goal_a_moved_connection_is_reset(family: Family) {
     let lan = Lan::new(family);
     lan.nodes.iter().for_each(track);
@@ -219,8 +243,11 @@ pub(crate) fn what_sends_on_survives_nft_and_goes_without_a_trace() {
         "elements = { 192.0.2.240 : 192.0.2.2 }",
         "elements = { 2001:db8::240 : 2001:db8::2 }",
         "ct state new tcp flags != syn / fin,syn,rst,ack goto send-on",
-        "ct state invalid tcp flags fin,rst goto send-on",
+        "ct state invalid tcp flags != syn / fin,syn,rst,ack goto send-invalid-on",
         "ip daddr @moved-vips ip ttl > 16 ip ttl set 16 dup to ip daddr map @moved drop",
+        "ip daddr @moved-vips ip ttl > 16 ip ttl set 8 dup to ip daddr map @moved drop",
+        "ip daddr @moved-vips ip ttl > 8 return",
+        "ip daddr @moved-vips drop",
         "ip6 daddr @moved-vips ip6 hoplimit > 16 ip6 hoplimit set 16 dup to ip6 daddr map @moved drop",
     ] {
         assert!(listed.contains(line), "{line} is not in\n{listed}");
