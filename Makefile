@@ -223,9 +223,10 @@ $(LAB)/e2e.test: e2e/kubernetes/go.mod e2e/kubernetes/build-tests.sh
 test-rules: build lab ## The rules after 1000 random changes are those of a fresh proxy
 	$(TIMED) 'Rules after random changes' $(IN_LAB) --test rules -- --ignored --nocapture
 
+# The short one asks the same each time, so that its failure is the change's; chance is for the long one.
 .PHONY: test-differential
 test-differential: build lab ## The proxy beside the real kube-proxy: random Services, each flow through both (MODE=iptables)
-	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_MODE=$(MODE) FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
+	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_MODE=$(MODE) FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
 
 .PHONY: test-replacement
 test-replacement: build lab ## kube-proxy replaced by ours under load, and put back

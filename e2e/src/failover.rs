@@ -88,6 +88,11 @@ pub struct Trial {
 
 /// Lets the node that announces `vip` die, measures, and repairs it.
 pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
+    trial_at(lab, vip, fault, Pace::DENSE)
+}
+
+/// The same with a client that is more or less patient.
+pub fn trial_at(lab: &mut Lab, vip: IpAddr, fault: Fault, pace: Pace) -> Result<Trial> {
     let target = Target::tcp(at(vip, TCP_PORT));
     let before = wait_for_announcer(lab, vip)?;
     let victim = match fault {
@@ -98,7 +103,7 @@ pub fn trial(lab: &mut Lab, vip: IpAddr, fault: Fault) -> Result<Trial> {
     for node in &lab.nodes {
         forget_unanswered(&node.namespace)?;
     }
-    let stream = Stream::start(&lab.client, target, Question::Hostname, Pace::DENSE)?;
+    let stream = Stream::start(&lab.client, target, Question::Hostname, pace)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
     let broken = stream.now();
     break_node(lab, victim, fault)?;
