@@ -46,7 +46,17 @@ impl Voices {
         self.0
             .iter()
             .filter_map(|voice| voice.claim.epoch().map(|epoch| (voice, epoch)))
-            .max_by_key(|(voice, epoch)| precedence(vip, *epoch, &voice.node))
+            .max_by(|(a, epoch_of_a), (b, epoch_of_b)| {
+                // Ties are rare, and a hash each time would be most of the work of a frame.
+                let tie = || {
+                    precedence(vip, *epoch_of_a, &a.node).cmp(&precedence(
+                        vip,
+                        *epoch_of_b,
+                        &b.node,
+                    ))
+                };
+                epoch_of_a.cmp(epoch_of_b).then_with(tie)
+            })
     }
 
     /// How many peers are asked before the node at this position.
