@@ -1,6 +1,8 @@
 //! What speakers cost at rest: processor time and packets, for LANs of 3, 30 and 100 speakers with 1000 addresses.
 //!
-//! `make bench-speaker`. Each speaker is an engine on a thread of its own, in a network namespace on one bridge.
+//! `make bench-speaker`. Each speaker is an engine on a thread of its own, in a network namespace on one bridge. They join one after
+//! the other, so the first one owns every address: were the addresses new to all at once, what they say and hear in the
+//! first second would be more than the few processors of one machine can do in the time in which speakers must be heard.
 
 #![expect(
     clippy::indexing_slicing,
@@ -64,15 +66,18 @@ fn measure(size: u8, addresses: u32, seconds: u32) -> String {
     let nodes: Vec<NodeName> = (1..=size)
         .map(|number| format!("node-{number}").as_str().into())
         .collect();
-    let mut speakers: Vec<_> = (1_usize..)
-        .zip(&nodes)
-        .map(|(number, node)| {
-            let host = lan.node(number);
-            host.run(&format!("ip address add 198.18.255.{number}/16 dev eth0"));
-            Speaker::start(host, node.as_str())
-        })
-        .collect();
-    configure_by_and_by(&mut speakers, &nodes, addresses);
+    let configuration = spread(&nodes, addresses);
+    let mut speakers = Vec::new();
+    for (number, node) in (1_usize..).zip(&nodes) {
+        let host = lan.node(number);
+        host.run(&format!("ip address add 198.18.255.{number}/16 dev eth0"));
+        let speaker = Speaker::start(host, node.as_str());
+        let scope = Scope::of_addresses(configuration.vips.keys().copied());
+        speaker.configure((configuration.clone(), scope));
+        speakers.push(speaker);
+        wait_for_company(&speakers);
+    }
+    settle(&mut speakers, &configuration);
     let (threads, packets, begin) = (processor_times(), sums(&speakers), Instant::now());
     std::thread::sleep(Duration::from_secs(seconds.into()));
     let time = begin.elapsed();
@@ -137,32 +142,33 @@ fn spread(nodes: &[NodeName], addresses: u32) -> Configuration {
     }
 }
 
-/// Gives the speakers their addresses in ten parts: what all of them say and hear at once would otherwise be more than the
-/// few processors of one machine can do in the time in which speakers must be heard.
-fn configure_by_and_by(speakers: &mut [Speaker], nodes: &[NodeName], addresses: u32) {
-    let mut owners = BTreeMap::new();
-    for part in 1..=PARTS {
-        let configuration = spread(nodes, addresses * part / PARTS);
-        for speaker in &*speakers {
-            let scope = Scope::of_addresses(configuration.vips.keys().copied());
-            speaker.configure((configuration.clone(), scope));
-        }
-        settle(speakers, &configuration, &mut owners, BETWEEN_PARTS);
+/// Waits until the last of the speakers hears all others.
+fn wait_for_company(speakers: &[Speaker]) {
+    let begin = Instant::now();
+    let Some((last, others)) = speakers.split_last() else {
+        return;
+    };
+    let heard = || {
+        let peers = last.state().peers;
+        peers.values().filter(|peer| peer.heard).count()
+    };
+    while heard() < others.len() {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{} of {}",
+            heard(),
+            others.len()
+        );
+        std::thread::sleep(Duration::from_millis(50));
     }
-    let configuration = spread(nodes, addresses);
-    settle(speakers, &configuration, &mut owners, AFTER_A_MOVE);
 }
 
-/// Waits until each address has one owner, and nothing more has happened for a while.
-fn settle(
-    speakers: &mut [Speaker],
-    configuration: &Configuration,
-    owners: &mut BTreeMap<IpAddr, i32>,
-    quiet: Duration,
-) {
+/// Waits until each address has one owner, and for the end of the announcements that follow a move.
+fn settle(speakers: &mut [Speaker], configuration: &Configuration) {
     let begin = Instant::now();
+    let mut owners: BTreeMap<IpAddr, i32> = BTreeMap::new();
     let mut quiet_since = Instant::now();
-    while quiet_since.elapsed() < quiet {
+    while quiet_since.elapsed() < AFTER_A_MOVE {
         for event in speakers.iter_mut().flat_map(Speaker::heard_events) {
             if let (Some(vip), Some(owns)) = (event.vip(), event.owns()) {
                 *owners.entry(vip).or_default() += if owns { 1 } else { -1 };
@@ -252,7 +258,5 @@ fn write_between(document: &str, new: &str) {
 
 /// A LAN of a hundred speakers on two processors takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);
-const PARTS: u32 = 10;
-const BETWEEN_PARTS: Duration = Duration::from_secs(1);
 /// The last of the announcements that follow a move in quick succession is 4 s after it.
 const AFTER_A_MOVE: Duration = Duration::from_secs(6);

@@ -211,12 +211,11 @@ fn a_dead_owner_is_replaced_within_the_promise() {
     );
 }
 
-#[test]
-fn five_hundred_addresses_fail_over_within_the_same_promise() {
-    let names = &NAMES[..5];
+/// Addresses of Services of their own, which their first candidates share.
+fn spread(names: &[&str], vips: u16) -> Configuration {
     let one = configuration(names, 1, &[]);
     let template = one.vips.values().next().unwrap();
-    let vips = (0..500_u16).map(|number| {
+    let vips = (0..vips).map(|number| {
         let placement = PlacementKey::Service(ServiceKey::new("many", format!("s{number}")));
         let contenders = names.iter().map(|&name| Contender {
             node: name.into(),
@@ -232,10 +231,16 @@ fn five_hundred_addresses_fail_over_within_the_same_promise() {
         let [high, low] = number.to_be_bytes();
         (IpAddr::from([198, 18, high, low]), vip)
     });
-    let configuration = Configuration {
+    Configuration {
         vips: vips.collect(),
         ..one.clone()
-    };
+    }
+}
+
+#[test]
+fn five_hundred_addresses_fail_over_within_the_same_promise() {
+    let names = &NAMES[..5];
+    let configuration = spread(names, 500);
     let mut segment = Segment::new(15, names, &configuration);
     segment.start_all();
     segment.run(Duration::from_secs(3));
@@ -265,6 +270,30 @@ fn five_hundred_addresses_fail_over_within_the_same_promise() {
         (0..5).map(|number| owned(&segment, number)).sum::<usize>(),
         500
     );
+}
+
+/// Thirty machines, hundreds of addresses: after a second each has one owner, and nothing moves any more.
+#[test]
+fn thirty_machines_share_hundreds_of_addresses() {
+    let names: Vec<String> = (1..=30).map(|number| format!("n{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let configuration = spread(&names, 300);
+    let mut segment = Segment::new(31, &names, &configuration);
+    segment.start_all();
+    segment.run(Duration::from_secs(1));
+    let mut shares = vec![0; names.len()];
+    for &vip in configuration.vips.keys() {
+        let owners = segment.owners(vip);
+        assert_eq!(owners.len(), 1, "{vip}");
+        shares[owners[0]] += 1;
+    }
+    assert!(
+        shares.iter().all(|share| (1..=30).contains(share)),
+        "{shares:?}"
+    );
+    moves(&mut segment);
+    segment.run(Duration::from_secs(2));
+    assert_eq!(moves(&mut segment), Vec::<String>::new());
 }
 
 #[test]
