@@ -138,8 +138,11 @@ pub(crate) fn chains(family: IpFamily) -> [(&'static str, Option<Hook>, Vec<Rule
     };
     let unknown = vec![
         send_on(family, HOPS),
-        if_more_hops(family, HOPS_OF_INVALID, RuleVerdict::Return),
-        if_moved(family, RuleVerdict::Drop),
+        ending(
+            moved_with_more_hops(family, HOPS_OF_INVALID),
+            RuleVerdict::Return,
+        ),
+        ending(moved(family), RuleVerdict::Drop),
     ];
     let segments = vec![
         continuation(STATE_NEW, SEND_ON),
@@ -236,8 +239,7 @@ fn moved(family: IpFamily) -> Rule {
     vec![destination(family), member]
 }
 
-fn if_moved(family: IpFamily, verdict: RuleVerdict) -> Rule {
-    let mut rule = moved(family);
+fn ending(mut rule: Rule, verdict: RuleVerdict) -> Rule {
     rule.push(Expression::Verdict(verdict));
     rule
 }
@@ -250,12 +252,6 @@ fn moved_with_more_hops(family: IpFamily, hops: u8) -> Rule {
         register: Register(0),
         than: vec![hops],
     });
-    rule
-}
-
-fn if_more_hops(family: IpFamily, hops: u8, verdict: RuleVerdict) -> Rule {
-    let mut rule = moved_with_more_hops(family, hops);
-    rule.push(Expression::Verdict(verdict));
     rule
 }
 

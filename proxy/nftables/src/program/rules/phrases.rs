@@ -92,14 +92,20 @@ impl Rules<'_> {
         rule
     }
 
-    /// Puts what a map has for the key into the packet's priority, our scratch.
-    pub(super) fn priority_from(&self, fields: &[Field], map: &'static str) -> Rule {
+    /// Loads what a map has for the key.
+    fn look_up(&self, fields: &[Field], map: &'static str) -> Rule {
         let mut rule = self.load(fields);
         rule.push(Expression::Map {
             register: FIRST,
             map,
             to: FIRST,
         });
+        rule
+    }
+
+    /// Puts what a map has for the key into the packet's priority, our scratch.
+    pub(super) fn priority_from(&self, fields: &[Field], map: &'static str) -> Rule {
+        let mut rule = self.look_up(fields, map);
         rule.push(Expression::MetaSet {
             from: FIRST,
             key: MetaKey::Priority,
@@ -121,12 +127,7 @@ impl Rules<'_> {
     }
 
     pub(super) fn to_endpoint(&self, fields: &[Field], map: &'static str) -> Rule {
-        let mut rule = self.load(fields);
-        rule.push(Expression::Map {
-            register: FIRST,
-            map,
-            to: FIRST,
-        });
+        let mut rule = self.look_up(fields, map);
         rule.push(Expression::DestinationNat {
             address: FIRST,
             port: Register(address_length(self.family) / 4),
