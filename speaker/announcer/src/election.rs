@@ -1,5 +1,6 @@
 //! Who should own a VIP, as a function of what is heard.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use config::name::NodeName;
@@ -8,20 +9,36 @@ use sha2::{Digest, Sha256};
 use crate::candidates::first_octets;
 use crate::heartbeat::Claim;
 
-/// The order of the claims of owners: the higher one stands, the other is withdrawn.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Precedence {
+/// The order of the claims of owners of one VIP: the higher one stands, the other is withdrawn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Precedence<'a> {
     epoch: u32,
-    hash: u64,
-    node: NodeName,
+    vip: IpAddr,
+    node: &'a NodeName,
 }
 
 /// The place of a claim: the higher epoch, then a hash of address and node, so that no node wins every tie.
-pub fn precedence(vip: IpAddr, epoch: u32, node: &NodeName) -> Precedence {
-    Precedence {
-        epoch,
-        hash: first_octets(&Sha256::digest(format!("{vip}\0{node}"))),
-        node: node.clone(),
+pub fn precedence(vip: IpAddr, epoch: u32, node: &NodeName) -> Precedence<'_> {
+    Precedence { epoch, vip, node }
+}
+
+impl Precedence<'_> {
+    fn hash(&self) -> u64 {
+        first_octets(&Sha256::digest(format!("{}\0{}", self.vip, self.node)))
+    }
+}
+
+impl Ord for Precedence<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Ties are rare, and a hash each time would be most of the work of a frame.
+        let tie = || (self.hash(), self.node).cmp(&(other.hash(), other.node));
+        self.epoch.cmp(&other.epoch).then_with(tie)
+    }
+}
+
+impl PartialOrd for Precedence<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -46,17 +63,7 @@ impl Voices {
         self.0
             .iter()
             .filter_map(|voice| voice.claim.epoch().map(|epoch| (voice, epoch)))
-            .max_by(|(a, epoch_of_a), (b, epoch_of_b)| {
-                // Ties are rare, and a hash each time would be most of the work of a frame.
-                let tie = || {
-                    precedence(vip, *epoch_of_a, &a.node).cmp(&precedence(
-                        vip,
-                        *epoch_of_b,
-                        &b.node,
-                    ))
-                };
-                epoch_of_a.cmp(epoch_of_b).then_with(tie)
-            })
+            .max_by_key(|&(voice, epoch)| precedence(vip, epoch, &voice.node))
     }
 
     /// How many peers are asked before the node at this position.
@@ -128,10 +135,8 @@ mod tests {
     fn equal_claims_have_an_order_and_no_node_wins_them_all() {
         let winner = |last: u8| {
             let vip = IpAddr::from([192, 0, 2, last]);
-            let (a, b) = (
-                precedence(vip, 1, &"a".into()),
-                precedence(vip, 1, &"b".into()),
-            );
+            let (a, b) = ("a".into(), "b".into());
+            let (a, b) = (precedence(vip, 1, &a), precedence(vip, 1, &b));
             assert_ne!(a, b);
             a > b
         };
