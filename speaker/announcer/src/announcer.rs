@@ -284,7 +284,6 @@ impl Announcer {
     /// Everything that is due at `now`.
     fn advance(&mut self, now: Time) {
         self.heard_at = None;
-        self.measure_interval();
         for node in self.peers.expire(now) {
             self.peer_lost(&node, now);
         }
@@ -304,7 +303,6 @@ impl Announcer {
 
     /// A timer that fires more than an interval late means that this speaker was away, not its peers.
     fn notice_stall(&mut self, now: Time) {
-        self.measure_interval();
         let late = now.since(self.next_beat);
         if self.last_beat.is_none() || late <= self.interval() {
             return;
@@ -316,9 +314,12 @@ impl Announcer {
         if late > window && self.peers.iter().next().is_some() {
             self.hold_until = now + self.interval() * 2;
         }
-        for (vip, state) in &mut self.vips {
-            if state.postpone_announcements(self.unsure_until) {
-                self.dirty.insert(*vip);
+        // The last heartbeat was one interval before the one that is late: nobody has missed this speaker before.
+        if late + self.interval() >= window {
+            for (vip, state) in &mut self.vips {
+                if state.postpone_announcements(self.unsure_until) {
+                    self.dirty.insert(*vip);
+                }
             }
         }
         self.next_beat = now;
@@ -369,6 +370,7 @@ impl Announcer {
         self.interval
     }
 
+    /// To be called when other peers are heard than before, or other speakers are to be expected.
     fn measure_interval(&mut self) {
         let heard = self.peers.heard().count() + 1;
         self.interval = self.timing.interval_among(self.speakers.len().max(heard));

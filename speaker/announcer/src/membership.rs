@@ -17,7 +17,7 @@ use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::{Claim, Echo, Heartbeat, NodeId, Unfit};
 use crate::link::LinkIndex;
 use crate::packet::MacAddr;
-use crate::table::PeerTable;
+use crate::table::{Changed, PeerTable};
 use crate::time::Time;
 use session::Session;
 
@@ -43,6 +43,8 @@ pub struct Peer {
     unfit: Option<Unfit>,
     /// Whom the peer hears.
     hears: BTreeMap<NodeId, bool>,
+    /// What the last heartbeat said of that, if it said everything: most say the same again.
+    last_hears: Vec<(NodeId, bool)>,
     last_heard: Time,
 }
 
@@ -60,8 +62,11 @@ pub struct Received {
     pub newly_heard: bool,
     /// The peer was not heard on any link before.
     pub appeared: bool,
-    /// The VIPs about which it says something new.
-    pub changed: Vec<IpAddr>,
+    /// It was heard before and fell silent without saying good-bye, on this link or with this start: others may have heard
+    /// what it said meanwhile.
+    pub returned: bool,
+    /// What it says that is new.
+    pub changed: Vec<Changed>,
     /// It hears other peers than before.
     pub hears_others: bool,
     /// This speaker's copy of its table, that differed, equals it now.
@@ -242,6 +247,7 @@ impl Peer {
             differs_since: None,
             unfit: None,
             hears: BTreeMap::new(),
+            last_hears: Vec::new(),
             last_heard: Time::START,
         }
     }
@@ -268,9 +274,9 @@ impl Peer {
         self.table.claim(vip)
     }
 
-    /// The VIPs that its table has.
-    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.table.vips()
+    /// What would change if it were not heard any more.
+    pub fn all_gone(&self) -> impl Iterator<Item = Changed> + '_ {
+        self.table.all_gone()
     }
 
     /// Why it stands for nothing, if so.
@@ -306,6 +312,9 @@ impl Peer {
         let same_start = self.incarnation == Some(heartbeat.incarnation);
         let mut received = Received::default();
         let heard = (self.is_heard(), self.is_heard_on(link));
+        let fell_silent = self.incarnation.is_some()
+            && self.unfit != Some(Unfit::ShuttingDown)
+            && self.sessions.values().any(|session| !session.heard);
         let newest = if same_start && self.sessions.contains_key(&key) {
             self.sessions
                 .get_mut(&key)
@@ -319,7 +328,7 @@ impl Peer {
                 return Err(Rejection::Unproven);
             }
             if !same_start {
-                received.changed.extend(self.table.vips());
+                received.changed.extend(self.table.all_gone());
                 *self = Self::new(self.id);
                 self.incarnation = Some(heartbeat.incarnation);
             }
@@ -336,6 +345,7 @@ impl Peer {
         };
         received.appeared = !heard.0 || !same_start;
         received.newly_heard = !heard.1 || !same_start;
+        received.returned = received.newly_heard && fell_silent;
         self.last_heard = now;
         received
             .changed
@@ -351,6 +361,14 @@ impl Peer {
     fn take_in_header(&mut self, heartbeat: &Heartbeat) -> bool {
         self.digest = heartbeat.digest;
         self.unfit = heartbeat.unfit;
+        let said = heartbeat.echoes.iter().map(|echo| (echo.node, echo.heard));
+        if heartbeat.echoes_complete && said.clone().eq(self.last_hears.iter().copied()) {
+            return false;
+        }
+        self.last_hears.clear();
+        if heartbeat.echoes_complete {
+            self.last_hears.extend(said);
+        }
         let mut hears = if heartbeat.echoes_complete {
             BTreeMap::new()
         } else {

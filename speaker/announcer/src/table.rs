@@ -156,6 +156,26 @@ impl OwnTable {
     }
 }
 
+/// What a peer's table says of a VIP now, and said before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Changed {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// What the peer did about it.
+    pub before: Option<Claim>,
+    /// What it does now.
+    pub after: Option<Claim>,
+}
+
+impl Changed {
+    /// Whether the peer only came to stand for the VIP, or stands for it no more: nobody owned it by its word, or claimed it,
+    /// or kept others from it.
+    pub fn is_offer(&self) -> bool {
+        let mut claims = self.before.iter().chain(&self.after);
+        claims.all(|claim| claim.is_offer())
+    }
+}
+
 /// What is known of a peer's table.
 #[derive(Debug, Default)]
 pub struct PeerTable {
@@ -170,9 +190,13 @@ impl PeerTable {
         self.claims.get(&vip).copied()
     }
 
-    /// The VIPs that the peer stands for or owns.
-    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.claims.keys().copied()
+    /// What would change if the peer were there no more.
+    pub fn all_gone(&self) -> impl Iterator<Item = Changed> + '_ {
+        self.claims.iter().map(|(&vip, &claim)| Changed {
+            vip,
+            before: Some(claim),
+            after: None,
+        })
     }
 
     /// Whether this copy equals the table that has this digest.
@@ -180,10 +204,10 @@ impl PeerTable {
         self.digest == digest
     }
 
-    /// Takes in a part of the peer's table as it is at `version`, and says which VIPs changed.
+    /// Takes in a part of the peer's table as it is at `version`, and says what changed.
     ///
     /// Parts of older versions are left alone. A table that grows beyond [`MOST_ENTRIES`] is cut off there.
-    pub fn apply(&mut self, version: u64, entries: &Entries) -> Vec<IpAddr> {
+    pub fn apply(&mut self, version: u64, entries: &Entries) -> Vec<Changed> {
         if version < self.version {
             return Vec::new();
         }
@@ -225,7 +249,7 @@ impl PeerTable {
         changed
     }
 
-    fn set(&mut self, vip: IpAddr, claim: Option<Claim>, changed: &mut Vec<IpAddr>) {
+    fn set(&mut self, vip: IpAddr, claim: Option<Claim>, changed: &mut Vec<Changed>) {
         let before = self.claims.get(&vip).copied();
         if before == claim || (before.is_none() && self.claims.len() >= MOST_ENTRIES) {
             return;
@@ -235,7 +259,11 @@ impl PeerTable {
             None => self.claims.remove(&vip),
         };
         self.digest ^= octets_of(vip, before) ^ octets_of(vip, claim);
-        changed.push(vip);
+        changed.push(Changed {
+            vip,
+            before,
+            after: claim,
+        });
     }
 }
 
@@ -371,10 +399,16 @@ mod tests {
     fn parts_of_older_versions_change_nothing() {
         let mut copy = PeerTable::default();
         let part = |claim| Entries::Changes(vec![Entry { vip: vip(0), claim }]);
-        assert_eq!(copy.apply(2, &part(Some(Claim::Offered))), [vip(0)]);
+        let changed = |before, after| Changed {
+            vip: vip(0),
+            before,
+            after,
+        };
+        let offered = Some(Claim::Offered);
+        assert_eq!(copy.apply(2, &part(offered)), [changed(None, offered)]);
         assert!(copy.apply(1, &part(None)).is_empty());
-        assert!(copy.apply(2, &part(Some(Claim::Offered))).is_empty());
-        assert_eq!(copy.apply(3, &part(None)), [vip(0)]);
+        assert!(copy.apply(2, &part(offered)).is_empty());
+        assert_eq!(copy.apply(3, &part(None)), [changed(offered, None)]);
         assert!(copy.is(0));
     }
 

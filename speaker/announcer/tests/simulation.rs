@@ -529,6 +529,32 @@ fn when_a_partition_heals_the_later_acquirer_keeps_and_announces_again() {
 }
 
 #[test]
+fn whoever_was_cut_off_hears_again_whose_an_address_is_and_a_newcomer_is_no_reason_to_tell() {
+    let names = &NAMES[..3];
+    let mut segment = Segment::new(9, names, &configuration(names, 1, &names[1..]));
+    let announced = |segment: &mut Segment| {
+        let mut any = false;
+        for _ in 0..10 {
+            segment.run(Duration::from_millis(100));
+            any |= segment.machines[0].sent.2 > 0;
+        }
+        any
+    };
+    segment.start(0);
+    segment.start(1);
+    segment.run(Duration::from_millis(10_500));
+    assert_eq!(segment.owners(address(0)), [0]);
+    segment.start(2);
+    assert!(!announced(&mut segment), "a newcomer");
+    for pair in [(0, 1), (1, 0)] {
+        segment.cuts.insert(pair, Cut::Everything);
+    }
+    assert!(!announced(&mut segment), "somebody is cut off");
+    segment.cuts.clear();
+    assert!(announced(&mut segment), "somebody is back");
+}
+
+#[test]
 fn with_the_strict_policy_a_minority_serves_nobody() {
     let mut configuration = configuration(&NAMES[..3], 1, &[]);
     configuration
@@ -638,6 +664,30 @@ fn failback_is_a_planned_move_and_only_if_asked() {
             );
         });
     }
+}
+
+#[test]
+fn an_owner_that_gives_back_heeds_a_better_node_that_it_never_heard_before() {
+    let names = &NAMES[..2];
+    let mut configuration = configuration(names, 1, &[]);
+    for vip in configuration.vips.values_mut() {
+        vip.failback = Failback::Always;
+    }
+    let first = &configuration.vips[&address(0)].candidates[0].node;
+    let best = names.iter().position(|name| first.as_str() == *name);
+    let best = best.unwrap();
+    let mut segment = Segment::new(12, names, &configuration);
+    segment.start(1 - best);
+    segment.run(Duration::from_secs(10));
+    assert_eq!(segment.owners(address(0)), [1 - best]);
+    segment.start(best);
+    segment.run(segment.timing.failback_hold + Duration::from_secs(1));
+    assert_eq!(
+        segment.owners(address(0)),
+        [best],
+        "{}",
+        segment.log.join("\n")
+    );
 }
 
 /// The same, with this node asked for.

@@ -14,6 +14,7 @@ impl Announcer {
     pub fn handle_configuration(&mut self, configuration: Configuration, now: Time) {
         self.notice_stall(now);
         self.speakers = configuration.speakers;
+        self.measure_interval();
         if !std::mem::replace(&mut self.configured, true) {
             let listening = self.listening(now);
             for state in self.links.values_mut() {

@@ -9,6 +9,7 @@ use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::{Echo, Entries, Heartbeat, MOST_ECHOES, MOST_WANTED, Unfit};
 use crate::link::LinkIndex;
 use crate::membership::{Received, low_half};
+use crate::table::Changed;
 use crate::time::Time;
 
 impl Announcer {
@@ -130,13 +131,9 @@ impl Announcer {
     }
 
     fn heard(&mut self, heartbeat: &Heartbeat, received: &Received, now: Time) {
-        self.dirty.extend(
-            received
-                .changed
-                .iter()
-                .filter(|vip| self.vips.contains_key(vip)),
-        );
+        self.look_where_heeded(received.changed.iter().copied());
         if received.appeared {
+            self.measure_interval();
             self.emit(Event::PeerHeard {
                 node: heartbeat.node.clone(),
             });
@@ -144,6 +141,8 @@ impl Announcer {
         if received.newly_heard {
             self.tell_whole_if_rested(now);
             self.soon = true;
+        }
+        if received.returned {
             self.announce_again(now);
         }
         if received.newly_heard || received.in_step || received.hears_others {
@@ -171,8 +170,7 @@ impl Announcer {
         let Some(peer) = self.peers.get(node) else {
             return;
         };
-        self.dirty
-            .extend(peer.vips().filter(|vip| self.vips.contains_key(vip)));
+        let gone: Vec<_> = peer.all_gone().collect();
         if !peer.is_heard() && peer.unfit() != Some(Unfit::ShuttingDown) {
             let silent_for = now.since(peer.last_heard());
             self.emit(Event::PeerSilent {
@@ -180,9 +178,24 @@ impl Announcer {
                 silent_for,
             });
         }
+        self.measure_interval();
+        self.look_where_heeded(gone);
         self.look_again(true);
         // The others wait for this: as long as somebody hears the peer, nobody takes its VIPs.
         self.soon = true;
+    }
+
+    /// Looks at the VIPs for which it makes a difference here what a peer says.
+    ///
+    /// Who stands for an address that somebody else owns is news for its owner alone: where a thousand addresses are told by
+    /// each of many peers, to look at all of them each time would be most of the work.
+    fn look_where_heeded(&mut self, changed: impl IntoIterator<Item = Changed>) {
+        let heeded = changed.into_iter().filter(|changed| {
+            self.vips
+                .get(&changed.vip)
+                .is_some_and(|state| !changed.is_offer() || state.heeds_offers())
+        });
+        self.dirty.extend(heeded.map(|changed| changed.vip));
     }
 
     /// Looks again at VIPs that wait for what peers say of each other: all of them, or those being claimed.

@@ -10,7 +10,7 @@ use config::name::NodeName;
 use super::Announcer;
 use super::owner::Owner;
 use crate::candidates::Ineligible;
-use crate::configuration::{Partition, Vip};
+use crate::configuration::{Failback, Partition, Vip};
 use crate::election::{Voice, Voices};
 use crate::event::Event;
 use crate::heartbeat::Claim;
@@ -141,6 +141,19 @@ impl VipState {
     pub(super) fn waits_for_peers(&self, all: bool) -> bool {
         let strict = self.vip.partition == Partition::Strict;
         strict || matches!(self.role, Role::Claiming(_)) || (all && self.vacant_since.is_some())
+    }
+
+    /// Whether it matters who else stands for it: not while its owner, this node or another, keeps it whoever does.
+    pub(super) fn heeds_offers(&self) -> bool {
+        match &self.role {
+            Role::Idle => self.vacant_since.is_some(),
+            Role::Owner(owner) => {
+                owner.leaving.is_some()
+                    || self.vip.requested.is_some()
+                    || self.vip.failback != Failback::Never
+            }
+            Role::Claiming(_) | Role::Fenced { .. } | Role::Quarantined(_) => true,
+        }
     }
 
     /// Asks to be looked at again at `time` at the latest.
