@@ -1,8 +1,8 @@
 //! What speakers cost at rest: processor time and packets, for LANs of 3, 30 and 100 speakers with 1000 addresses.
 //!
 //! `make bench-speaker`. Each speaker is an engine on a thread of its own, in a network namespace on one bridge. They join one after
-//! the other, so the first one owns every address: were the addresses new to all at once, what they say and hear in the
-//! first second would be more than the few processors of one machine can do in the time in which speakers must be heard.
+//! the other, so the first one owns every address: were the addresses new to all at once, one kernel would carry the probes and
+//! announcements of all to all, which is more than a few processors can do in the time in which speakers must be heard.
 
 #![expect(
     clippy::indexing_slicing,
@@ -17,25 +17,28 @@
     reason = "the support is that of the kernel suite"
 )]
 
+#[path = "cost/choir.rs"]
+mod choir;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use choir::Choir;
 use config::name::{NodeName, ServiceKey};
 use speaker::compile::Scope;
 use speaker::metrics::Packets;
 use speaker_announcer::candidates::{Contender, rank};
-use speaker_announcer::{Configuration, Failback, Links, Partition, PlacementKey, Vip};
+use speaker_announcer::{Configuration, Event, Failback, Links, Partition, PlacementKey, Vip};
 use support::{Lan, Speaker};
 
 fn main() {
     let sizes = std::env::var("SPEAKERS").unwrap_or_else(|_| "3,30,100".to_owned());
     let addresses = number("ADDRESSES", 1000);
-    let seconds = number("SECONDS", 20);
+    let seconds = number("SECONDS", 60);
     let mut table = String::from(
         "| speakers | interval ms | a core's share of a speaker, mean % | max % | heartbeats sent/s | received/s | ARP and NDP sent/s | received/s |\n\
          |--:|--:|--:|--:|--:|--:|--:|--:|\n",
@@ -62,22 +65,32 @@ fn number(name: &str, default: u32) -> u32 {
 
 /// One row of the table.
 fn measure(size: u8, addresses: u32, seconds: u32) -> String {
-    let lan = Lan::new(size);
+    let engines = match usize::from(size) {
+        few @ ..=MOST_ENGINES => few,
+        _ => ENGINES_OF_MANY,
+    };
+    let lan = Lan::new(u8::try_from(engines).unwrap());
     let nodes: Vec<NodeName> = (1..=size)
         .map(|number| format!("node-{number}").as_str().into())
         .collect();
     let configuration = spread(&nodes, addresses);
-    let mut speakers = Vec::new();
-    for (number, node) in (1_usize..).zip(&nodes) {
+    let mut crowd = Crowd::default();
+    let (measured, others) = nodes.split_at(engines);
+    for (number, node) in (1_usize..).zip(measured) {
         let host = lan.node(number);
         host.run(&format!("ip address add 198.18.255.{number}/16 dev eth0"));
         let speaker = Speaker::start(host, node.as_str());
         let scope = Scope::of_addresses(configuration.vips.keys().copied());
         speaker.configure((configuration.clone(), scope));
-        speakers.push(speaker);
-        wait_for_company(&speakers);
+        crowd.speakers.push(speaker);
+        crowd.wait_for_company(number - 1);
+        crowd.settle(configuration.vips.len());
+        crowd.rest(Duration::from_millis(200));
     }
-    settle(&mut speakers, &configuration);
+    let choir = Choir::start(lan.client(), others, &configuration);
+    crowd.wait_for_company(nodes.len() - 1);
+    crowd.rest(WITHOUT_ANNOUNCEMENTS);
+    let Crowd { speakers, .. } = crowd;
     let (threads, packets, begin) = (processor_times(), sums(&speakers), Instant::now());
     std::thread::sleep(Duration::from_secs(seconds.into()));
     let time = begin.elapsed();
@@ -89,18 +102,20 @@ fn measure(size: u8, addresses: u32, seconds: u32) -> String {
             Some((spent - *before).as_secs_f64() / time.as_secs_f64() * 100.0)
         })
         .collect();
-    assert_eq!(shares.len(), usize::from(size), "a thread for each speaker");
+    drop(choir);
+    assert_eq!(shares.len(), engines, "a thread for each speaker");
+    let engines = f64::from(u8::try_from(engines).unwrap());
     let rate = |kind: usize| {
         let (after, before) = (after.get(kind).unwrap(), packets.get(kind).unwrap());
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let count = (after - before) as f64;
-        count / time.as_secs_f64() / f64::from(size)
+        count / time.as_secs_f64() / engines
     };
     let interval = speaker_announcer::Timing::default().interval_among(size.into());
     format!(
         "| {size} | {} | {:.2} | {:.2} | {:.1} | {:.1} | {:.1} | {:.1} |\n",
         interval.as_millis(),
-        shares.iter().sum::<f64>() / f64::from(size),
+        shares.iter().sum::<f64>() / engines,
         shares.iter().copied().fold(0.0, f64::max),
         rate(0),
         rate(1),
@@ -136,55 +151,87 @@ fn spread(nodes: &[NodeName], addresses: u32) -> Configuration {
     }
 }
 
-/// Waits until the last of the speakers hears all others.
-fn wait_for_company(speakers: &[Speaker]) {
-    let begin = Instant::now();
-    let Some((last, others)) = speakers.split_last() else {
-        return;
-    };
-    let heard = || {
-        let peers = last.state().peers;
-        peers.values().filter(|peer| peer.heard).count()
-    };
-    while heard() < others.len() {
-        assert!(
-            begin.elapsed() < PATIENCE,
-            "{} of {}",
-            heard(),
-            others.len()
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+/// Speakers, and what they have told so far: to ask them would be work for their machines.
+#[derive(Default)]
+struct Crowd {
+    speakers: Vec<Speaker>,
+    /// Which pairs of speakers hear each other.
+    hearing: BTreeSet<(NodeName, NodeName)>,
+    /// How many answer for each address.
+    owners: BTreeMap<IpAddr, i32>,
+    /// How often each of their reasons was given.
+    reasons: BTreeMap<&'static str, u32>,
 }
 
-/// Waits until each address has one owner, and for the end of the announcements that follow a move.
-fn settle(speakers: &mut [Speaker], configuration: &Configuration) {
-    let begin = Instant::now();
-    let mut owners: BTreeMap<IpAddr, i32> = BTreeMap::new();
-    let mut quiet_since = Instant::now();
-    while quiet_since.elapsed() < AFTER_A_MOVE {
-        for event in speakers.iter_mut().flat_map(Speaker::heard_events) {
-            if let (Some(vip), Some(owns)) = (event.vip(), event.owns()) {
-                *owners.entry(vip).or_default() += if owns { 1 } else { -1 };
-                quiet_since = Instant::now();
+impl Crowd {
+    fn listen(&mut self) {
+        for speaker in &mut self.speakers {
+            for event in speaker.heard_events() {
+                *self.reasons.entry(event.reason()).or_default() += 1;
+                if let (Some(vip), Some(owns)) = (event.vip(), event.owns()) {
+                    *self.owners.entry(vip).or_default() += if owns { 1 } else { -1 };
+                }
+                match event {
+                    Event::PeerHeard { node } => {
+                        self.hearing.insert((speaker.node.clone(), node));
+                    }
+                    Event::PeerSilent { node, .. } => {
+                        self.hearing.remove(&(speaker.node.clone(), node));
+                    }
+                    _ => {}
+                }
             }
         }
-        let missing =
-            configuration.vips.len() - owners.values().filter(|count| **count == 1).count();
-        if missing > 0 {
-            quiet_since = Instant::now();
+    }
+
+    /// Waits until each of the speakers hears so many others.
+    fn wait_for_company(&mut self, others: usize) {
+        let pairs = self.speakers.len() * others;
+        self.wait(|crowd| {
+            let missing = pairs.saturating_sub(crowd.hearing.len());
+            (missing > 0).then(|| format!("{missing} of {pairs} pairs do not hear each other"))
+        });
+    }
+
+    /// Waits until each address has one owner.
+    fn settle(&mut self, addresses: usize) {
+        self.wait(|crowd| {
+            let one = crowd.owners.values().filter(|count| **count == 1).count();
+            (one < addresses).then(|| format!("{one} of {addresses} have one owner"))
+        });
+    }
+
+    /// Waits until nothing was announced for so long, and tables were told.
+    fn rest(&mut self, without_announcements: Duration) {
+        let interval = speaker_announcer::Timing::default().interval_among(self.speakers.len());
+        let mut last = (Instant::now(), sums(&self.speakers));
+        self.wait(|crowd| {
+            let [heartbeats, _, frames, _] = sums(&crowd.speakers);
+            let regular = last.0.elapsed().as_millis() / interval.as_millis() + 2;
+            let most = u128::try_from(crowd.speakers.len()).unwrap() * regular * 2;
+            if frames != last.1[2] || u128::from(heartbeats - last.1[0]) > most {
+                last = (Instant::now(), sums(&crowd.speakers));
+            }
+            let rests = last.0.elapsed() > without_announcements;
+            (!rests).then(|| "addresses are announced, or tables told, without end".to_owned())
+        });
+    }
+
+    fn wait(&mut self, mut missing: impl FnMut(&Self) -> Option<String>) {
+        let begin = Instant::now();
+        loop {
+            self.listen();
+            let Some(missing) = missing(self) else {
+                return;
+            };
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "{} speakers: {missing}; they told {:?}",
+                self.speakers.len(),
+                self.reasons
+            );
+            std::thread::sleep(Duration::from_millis(50));
         }
-        if begin.elapsed() > PATIENCE {
-            let few: Vec<_> = owners
-                .iter()
-                .filter(|(_, count)| **count != 1)
-                .take(5)
-                .collect();
-            let heard = speakers.iter().map(|speaker| speaker.state().peers.len());
-            let heard: Vec<_> = heard.collect();
-            panic!("{missing} addresses have no owner, or more than one: {few:?}; peers {heard:?}");
-        }
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -253,6 +300,10 @@ fn write_between(document: &str, new: &str) {
 /// A LAN of a hundred speakers on two processors takes its time.
 /// IPv4 alone: for each packet to many, one kernel would walk through the solicited-node groups of all nodes.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// More of them do not fit on two processors.
+const MOST_ENGINES: usize = 30;
+/// So many are measured where the others are a choir.
+const ENGINES_OF_MANY: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The last of the announcements that follow a move in quick succession is 4 s after it.
-const AFTER_A_MOVE: Duration = Duration::from_secs(6);
+/// Announcements that follow a move are 2 s apart at most, the later ones 30 s at least.
+const WITHOUT_ANNOUNCEMENTS: Duration = Duration::from_secs(3);

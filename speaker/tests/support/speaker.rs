@@ -54,6 +54,11 @@ pub(crate) fn configuration(nodes: &[&NodeName], vips: &[&str]) -> (Configuratio
 }
 
 impl Speaker {
+    /// The keys of all speakers of the suite.
+    pub(crate) fn keys() -> Keyring {
+        Keyring::new(Key::new(&[7; 32]).unwrap(), None)
+    }
+
     /// Starts a speaker that nothing is announced by yet.
     pub(crate) fn start(host: &Host, node: &str) -> Self {
         let node = NodeName::from(node);
@@ -65,7 +70,7 @@ impl Speaker {
                 incarnation: fastrand::u64(..),
                 seed: fastrand::u64(..),
             },
-            keys: Keyring::new(Key::new(&[7; 32]).unwrap(), None),
+            keys: Self::keys(),
             timing: Timing::default(),
             fitness: Fitness::default(),
         };
