@@ -244,6 +244,11 @@ impl Record {
         lost
     }
 
+    /// The questions without an answer.
+    pub fn losses(&self) -> impl Iterator<Item = &Asked> {
+        self.asked.iter().filter(|one| one.answer.is_err())
+    }
+
     /// Who answered how often.
     pub fn answers(&self) -> BTreeMap<&str, usize> {
         let mut answers = BTreeMap::new();

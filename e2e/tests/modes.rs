@@ -58,6 +58,7 @@ fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
             };
             let stream = Stream::start(&node.namespace, target, Question::Hostname, pace)?;
             stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
+            let begun = stream.now();
             change(&mut lab.nodes[0], mode)?;
             let done = stream.now();
             stream.wait_for_answer(done + SETTLED, PATIENCE, |_| true)?;
@@ -66,7 +67,11 @@ fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
                 "{former:?} to {mode:?}: {record}; longest gap {:?}",
                 record.longest_gap().length
             );
-            ensure!(record.lost().is_empty(), "requests were lost: {record}");
+            let lost: Vec<_> = record.losses().collect();
+            ensure!(
+                lost.is_empty(),
+                "requests were lost: {record}; {former:?} to {mode:?} took from {begun:?} to {done:?}: {lost:?}"
+            );
             former = mode;
         }
         Ok(())
