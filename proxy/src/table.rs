@@ -2,9 +2,12 @@
 
 use std::io;
 
-use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
+use netlink_packet_netfilter::nftables::{
+    NfTablesMessage, TableAttribute, TableFlags, TableMessage,
+};
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessageInner, NetfilterProtoFamily};
+use proxy_nftables::wait_for_packets_on_their_way;
 
 use crate::netfilter::Netfilter;
 
@@ -39,7 +42,7 @@ pub fn table_handle(
     Ok(found)
 }
 
-/// Deletes a table that exists, with everything in it.
+/// Deletes a table that exists, with everything in it, and lets no packet meet a part of it: see [`proxy_nftables::Kernel::remove`].
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -48,13 +51,29 @@ pub fn delete_table(
     family: NetfilterProtoFamily,
     name: &str,
 ) -> io::Result<()> {
-    let delete = NfTablesMessage::DeleteTable(TableMessage {
-        attributes: vec![TableAttribute::Name(name.to_owned())],
-    });
+    let table = |flags: Option<TableFlags>| {
+        let name = TableAttribute::Name(name.to_owned());
+        let flags = flags.map(TableAttribute::Flags);
+        TableMessage {
+            attributes: [name].into_iter().chain(flags).collect(),
+        }
+    };
+    let sleep = NfTablesMessage::NewTable(table(Some(TableFlags::Dormant)));
+    commit(netfilter, family, sleep)?;
+    wait_for_packets_on_their_way();
+    commit(netfilter, family, NfTablesMessage::DeleteTable(table(None)))
+}
+
+/// Changes one thing.
+fn commit(
+    netfilter: &mut Netfilter,
+    family: NetfilterProtoFamily,
+    change: NfTablesMessage,
+) -> io::Result<()> {
     let edge = || NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
     netfilter.transact([
         (edge(), ControlMessage::BatchBegin.into()),
-        (NetfilterHeader::new(family, 0, 0), delete.into()),
+        (NetfilterHeader::new(family, 0, 0), change.into()),
         (edge(), ControlMessage::BatchEnd.into()),
     ])
 }

@@ -1,6 +1,7 @@
 //! The only IO: what the kernel holds of ours, read and changed over netlink.
 
 mod early;
+mod grace;
 mod listener;
 mod read;
 pub(crate) mod socket;
@@ -17,6 +18,7 @@ use crate::netlink::message::{Batch, GET_CHAIN, GET_RULE, GET_SET, GET_SET_ELEME
 use crate::program::schema::{self, SETS, TABLE, family_number};
 use crate::program::{Change, FAMILIES, Program};
 pub(crate) use early::Early;
+pub use grace::wait_for_packets_on_their_way;
 pub(crate) use listener::{Heard, Listener};
 use read::Reading;
 use socket::Socket;
@@ -176,6 +178,10 @@ impl Kernel {
 
     /// Removes everything of ours; whether there was anything.
     ///
+    /// No packet sees a part of it: the tables fall asleep first, and go when the packets that were in them have left. A packet in
+    /// a table that goes at once may miss the frontends and still meet the addresses whose other ports are refused: elements
+    /// of maps cease to be seen by the packets that the rules are still there for, those of sets do not.
+    ///
     /// # Errors
     /// If the kernel refuses it.
     pub fn remove(&mut self) -> Result<bool, KernelError> {
@@ -184,11 +190,15 @@ impl Kernel {
         if tables.is_empty() {
             return Ok(false);
         }
-        let mut batch = Batch::new(None);
-        for family in tables.keys() {
-            batch.delete_table(family_number(*family), TABLE);
+        let mut sleep = Batch::new(None);
+        let mut gone = Batch::new(None);
+        for family in tables.keys().map(|family| family_number(*family)) {
+            sleep.new_table(family, TABLE, true);
+            gone.delete_table(family, TABLE);
         }
-        self.socket.commit(batch)?;
+        self.socket.commit(sleep)?;
+        wait_for_packets_on_their_way();
+        self.socket.commit(gone)?;
         Ok(true)
     }
 

@@ -13,7 +13,7 @@ mod plane;
 mod program;
 mod send_on;
 
-pub use kernel::{Kernel, KernelError, SocketError};
+pub use kernel::{Kernel, KernelError, SocketError, wait_for_packets_on_their_way};
 pub use netlink::attribute;
 pub use netlink::expression::{CtKey, Expression, MetaKey, PayloadBase, Register, RuleVerdict};
 pub use plane::Nftables;

@@ -13,16 +13,24 @@ mod moves;
 mod network;
 mod packets;
 
+use std::net::{IpAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use network::{Family, Hosts, Transport, alone, run};
+use network::{Family, Hosts, POD_PORT, Transport, alone, run};
+use nix::libc::linger;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+};
 use packets::{Plane, Scene, packets};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_nftables::{Kernel, KernelError, Nftables, Program};
 use proxy_table::generate::{any_history, any_scene};
-use proxy_table::{ForwardingTable, Masquerade, TableChange};
+use proxy_table::{ForwardingTable, Frontend, Masquerade, TableChange};
 
 macro_rules! kernel_test {
     ($(fn $name:ident() $body:block)*) => {$(
@@ -225,6 +233,54 @@ kernel_test! {
         }
         assert!(plane.settle(&other).unwrap());
         assert_eq!(Kernel::open().unwrap().read().unwrap().diff(&Program::compile(&other)), None);
+    }
+
+    fn what_goes_refuses_nobody_whom_somebody_else_serves() {
+        const WITHOUT_A_SEGMENT_SENT_AGAIN: Duration = Duration::from_millis(500);
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        // The client keeps its address and port: ports that the node gives in their place would be used twice before long.
+        let frontend = Frontend { masquerade: Masquerade::OnlyNode, ..scene.frontend(Family::V4, &[1]) };
+        scene.add(&mut table, 1, Family::V4, 80, frontend);
+        let (vip, pod) = (scene.vip(Family::V4, 1), Family::V4.pod(1));
+        network::feed("nft", &["-f", "-"], &format!(
+            "table ip other {{ chain prerouting {{ type nat hook prerouting priority -100; ip daddr {vip} tcp dport 80 dnat to {pod}:{POD_PORT}; }}; }}"
+        ));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        for number in 101..=110 {
+            hosts.client.ip(&format!("addr add 192.0.2.{number}/24 dev eth0"));
+        }
+        // Hundreds of thousands of connections are more than are remembered for as long as usual.
+        for state in ["close", "time_wait", "last_ack", "close_wait", "fin_wait"] {
+            std::fs::write(format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}"), "1").unwrap();
+        }
+        let IpAddr::V4(vip) = vip else { unreachable!() };
+        let client = std::thread::spawn(move || hosts.client.run(move || {
+            // No port twice: what a kernel remembers of a connection that has just ended delays the next one.
+            let sources = (101..=110).flat_map(|host| (1024..65_000).map(move |port| SockaddrIn::new(192, 0, 2, host, port)));
+            let (mut asked, mut lost) = (0_u32, 0_u32);
+            for source in sources.take_while(|_| !stopped.load(Ordering::Relaxed)) {
+                let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+                bind(client.as_raw_fd(), &source).unwrap();
+                let begin = Instant::now();
+                let outcome = connect(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(vip, 80)));
+                // Whoever asks faster than the Pod accepts is not heard for another reason.
+                let _ = nix::unistd::read(&client, &mut [0; 64]);
+                asked += 1;
+                lost += u32::from(outcome.is_err() || begin.elapsed() > WITHOUT_A_SEGMENT_SENT_AGAIN);
+                setsockopt(&client, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
+            }
+            (asked, lost)
+        }));
+        for _ in 0..500 {
+            assert!(Nftables::open().unwrap().settle(&table).unwrap());
+            assert!(Nftables::remove().unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (asked, lost) = client.join().unwrap();
+        assert!(asked > 1000 && lost == 0, "{lost} of {asked}");
     }
 
     fn packets_meet_the_verdict() {
