@@ -17,8 +17,8 @@
     reason = "the support is that of the kernel suite"
 )]
 
-#[path = "cost/choir.rs"]
-mod choir;
+#[path = "cost/idle_peers.rs"]
+mod idle_peers;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -27,8 +27,8 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use choir::Choir;
 use config::name::{NodeName, ServiceKey};
+use idle_peers::IdlePeers;
 use speaker::compile::Scope;
 use speaker::metrics::Packets;
 use speaker_announcer::candidates::{Contender, rank};
@@ -87,7 +87,7 @@ fn measure(size: u8, addresses: u32, seconds: u32) -> String {
         crowd.settle(configuration.vips.len());
         crowd.rest(Duration::from_millis(200));
     }
-    let choir = Choir::start(lan.client(), others, &configuration);
+    let idle = IdlePeers::start(lan.client(), others, &configuration);
     crowd.wait_for_company(nodes.len() - 1);
     crowd.rest(WITHOUT_ANNOUNCEMENTS);
     let Crowd { speakers, .. } = crowd;
@@ -102,7 +102,7 @@ fn measure(size: u8, addresses: u32, seconds: u32) -> String {
             Some((spent - *before).as_secs_f64() / time.as_secs_f64() * 100.0)
         })
         .collect();
-    drop(choir);
+    drop(idle);
     assert_eq!(shares.len(), engines, "a thread for each speaker");
     let engines = f64::from(u8::try_from(engines).unwrap());
     let rate = |kind: usize| {
@@ -302,7 +302,7 @@ fn write_between(document: &str, new: &str) {
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// More of them do not fit on two processors.
 const MOST_ENGINES: usize = 30;
-/// So many are measured where the others are a choir.
+/// So many are measured where the others are idle peers.
 const ENGINES_OF_MANY: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Announcements that follow a move are 2 s apart at most, the later ones 30 s at least.

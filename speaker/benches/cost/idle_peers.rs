@@ -20,18 +20,18 @@ use speaker_announcer::{
 use crate::support::{Host, Speaker};
 
 /// Machines that run until this is dropped.
-pub(crate) struct Choir {
+pub(crate) struct IdlePeers {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Singers {
-    machines: Vec<Announcer>,
+struct Machines {
+    announcers: Vec<Announcer>,
     socket: HeartbeatSocket,
     started: Instant,
 }
 
-impl Choir {
+impl IdlePeers {
     /// Starts a machine for each of these nodes, all at the host's interface.
     pub(crate) fn start(host: &Host, nodes: &[NodeName], configuration: &Configuration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -46,12 +46,12 @@ impl Choir {
             HeartbeatSocket::open(LinkIndex(index), "eth0", IpFamily::V6).unwrap()
         });
         let thread = std::thread::spawn(move || {
-            let singers = Singers {
-                machines: Vec::new(),
+            let machines = Machines {
+                announcers: Vec::new(),
                 socket,
                 started: Instant::now(),
             };
-            singers.run(&nodes, &configuration, mac, &stopped);
+            machines.run(&nodes, &configuration, mac, &stopped);
         });
         Self {
             stop,
@@ -60,7 +60,7 @@ impl Choir {
     }
 }
 
-impl Drop for Choir {
+impl Drop for IdlePeers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -69,7 +69,7 @@ impl Drop for Choir {
     }
 }
 
-impl Singers {
+impl Machines {
     fn run(
         mut self,
         nodes: &[NodeName],
@@ -85,20 +85,20 @@ impl Singers {
                 // One after the other, so that nobody waits for all to be greeted.
                 next = self.now() + BETWEEN_ARRIVALS;
                 if let Some(node) = absent.next() {
-                    self.machines.push(self.machine(node, configuration, mac));
+                    self.announcers.push(self.machine(node, configuration, mac));
                 }
             }
             self.wait();
             while let Ok(length) = self.socket.receive(&mut buffer) {
-                self.hear(&buffer[..length], None);
+                self.deliver(&buffer[..length], None);
             }
             let now = self.now();
-            for machine in &mut self.machines {
+            for machine in &mut self.announcers {
                 if machine.poll_timeout().is_some_and(|due| due <= now) {
                     machine.handle_timeout(now);
                 }
             }
-            self.sing();
+            self.flush();
         }
     }
 
@@ -129,7 +129,7 @@ impl Singers {
     /// Waits for a datagram, or until a machine has something to do.
     fn wait(&self) {
         let due = self
-            .machines
+            .announcers
             .iter()
             .filter_map(Announcer::poll_timeout)
             .min();
@@ -140,9 +140,9 @@ impl Singers {
     }
 
     /// Gives a datagram to all machines but the one that sent it.
-    fn hear(&mut self, datagram: &[u8], sender: Option<usize>) {
+    fn deliver(&mut self, datagram: &[u8], sender: Option<usize>) {
         let now = self.now();
-        for (at, machine) in self.machines.iter_mut().enumerate() {
+        for (at, machine) in self.announcers.iter_mut().enumerate() {
             if Some(at) != sender {
                 // What is not heeded is repeated.
                 let _ = machine.handle_heartbeat(LINK, datagram, now);
@@ -151,15 +151,15 @@ impl Singers {
     }
 
     /// Sends what the machines have to say, to the LAN and to each other.
-    fn sing(&mut self) {
-        for at in 0..self.machines.len() {
-            while let Some(transmit) = self.machines[at].poll_transmit() {
+    fn flush(&mut self) {
+        for at in 0..self.announcers.len() {
+            while let Some(transmit) = self.announcers[at].poll_transmit() {
                 if let Payload::Heartbeat(datagram) = transmit.payload {
                     self.socket.send(&datagram).unwrap();
-                    self.hear(&datagram, Some(at));
+                    self.deliver(&datagram, Some(at));
                 }
             }
-            while self.machines[at].poll_event().is_some() {}
+            while self.announcers[at].poll_event().is_some() {}
         }
     }
 }
