@@ -44,7 +44,7 @@ pub struct Peer {
     /// Whom the peer hears.
     hears: BTreeMap<NodeId, bool>,
     /// What the last heartbeat said of that, if it said everything: most say the same again.
-    last_hears: Vec<(NodeId, bool)>,
+    last_hears: Option<Vec<(NodeId, bool)>>,
     last_heard: Time,
 }
 
@@ -247,7 +247,7 @@ impl Peer {
             differs_since: None,
             unfit: None,
             hears: BTreeMap::new(),
-            last_hears: Vec::new(),
+            last_hears: None,
             last_heard: Time::START,
         }
     }
@@ -362,13 +362,11 @@ impl Peer {
         self.digest = heartbeat.digest;
         self.unfit = heartbeat.unfit;
         let said = heartbeat.echoes.iter().map(|echo| (echo.node, echo.heard));
-        if heartbeat.echoes_complete && said.clone().eq(self.last_hears.iter().copied()) {
+        let said = heartbeat.echoes_complete.then(|| said.collect::<Vec<_>>());
+        if said.is_some() && said == self.last_hears {
             return false;
         }
-        self.last_hears.clear();
-        if heartbeat.echoes_complete {
-            self.last_hears.extend(said);
-        }
+        self.last_hears = said;
         let mut hears = if heartbeat.echoes_complete {
             BTreeMap::new()
         } else {
@@ -496,6 +494,37 @@ mod tests {
                 Time::from_millis(milliseconds),
             )
             .map(|received| received.newly_heard)
+    }
+
+    #[test]
+    fn whom_a_peer_hears_is_what_it_said_of_each_last() {
+        let mut peers = Peers::default();
+        receive(&mut peers, &heartbeat("a", 5, 1, Some(RECENT)), 0).unwrap();
+        for (sequence, said, complete, hears) in [
+            (2, &[(8, true)][..], true, [false, true, false]),
+            (3, &[(8, true)], true, [false, true, false]),
+            (4, &[(9, true)], false, [false, true, true]),
+            (5, &[(8, false)], false, [false, false, true]),
+            (6, &[], true, [false; 3]),
+            (7, &[], true, [false; 3]),
+            (8, &[(9, true)], false, [false, false, true]),
+            (9, &[], true, [false; 3]),
+        ] {
+            let echoes = said.iter().map(|&(node, heard)| Echo {
+                node: NodeId(node),
+                sequence: 1,
+                heard,
+            });
+            let heartbeat = Heartbeat {
+                echoes: echoes.collect(),
+                echoes_complete: complete,
+                ..heartbeat("a", 5, sequence, None)
+            };
+            receive(&mut peers, &heartbeat, 0).unwrap();
+            let peer = peers.get(&"a".into()).unwrap();
+            let heard = [OWN, NodeId(8), NodeId(9)].map(|node| peer.hears(node));
+            assert_eq!(heard, hears, "{sequence}");
+        }
     }
 
     #[test]
