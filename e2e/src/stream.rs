@@ -236,7 +236,7 @@ impl Record {
     /// The questions without an answer, by reason.
     pub fn lost(&self) -> BTreeMap<Silence, usize> {
         let mut lost = BTreeMap::new();
-        for one in &self.asked {
+        for one in self.losses() {
             if let Err(silence) = one.answer {
                 *lost.entry(silence).or_insert(0) += 1;
             }
@@ -276,11 +276,7 @@ impl Record {
 
     /// The last moment at which a question was asked that had no answer.
     pub fn last_loss(&self) -> Option<Duration> {
-        self.asked
-            .iter()
-            .rev()
-            .find(|one| one.answer.is_err())
-            .map(|one| one.at)
+        self.losses().last().map(|one| one.at)
     }
 }
 

@@ -297,13 +297,13 @@ fn write_between(document: &str, new: &str) {
     fs::write(document, text).unwrap();
 }
 
-/// A LAN of a hundred speakers on two processors takes its time.
 /// IPv4 alone: for each packet to many, one kernel would walk through the solicited-node groups of all nodes.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// More of them do not fit on two processors.
 const MOST_ENGINES: usize = 30;
 /// So many are measured where the others are idle peers.
 const ENGINES_OF_MANY: usize = 10;
+/// A LAN of many speakers on two processors takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Announcements that follow a move are 2 s apart at most, the later ones 30 s at least.
 const WITHOUT_ANNOUNCEMENTS: Duration = Duration::from_secs(3);

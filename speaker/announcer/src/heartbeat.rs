@@ -165,11 +165,6 @@ impl Claim {
         }
     }
 
-    /// Whether it only says that it could own the VIP.
-    pub fn is_offer(self) -> bool {
-        self == Self::Offered
-    }
-
     /// Whether it could own the VIP if asked.
     pub fn stands(self) -> bool {
         matches!(self, Self::Offered | Self::Claiming | Self::Owned { .. })

@@ -172,7 +172,7 @@ impl Changed {
     /// or kept others from it.
     pub fn is_offer(&self) -> bool {
         let mut claims = self.before.iter().chain(&self.after);
-        claims.all(|claim| claim.is_offer())
+        claims.all(|claim| *claim == Claim::Offered)
     }
 }
 
