@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +12,8 @@ use crate::api::Api;
 use crate::audit;
 use crate::binaries::Binaries;
 use crate::folder::RunFolder;
+use crate::lab::Options;
+use crate::mode::Mode;
 use crate::namespace::{Namespace, ip, output};
 use crate::node::Node;
 use crate::program::{Program, Recipe};
@@ -88,21 +90,23 @@ impl ControlPlane {
         })
     }
 
-    /// Starts one for machines that are emulated, waits until it is ready, and runs a command, which finds in its environment
-    /// where the keys are; what the command's end was.
-    pub fn serve(
+    /// Starts one for nodes in a machine that is emulated, and waits until it is ready.
+    pub fn start_for_emulated(
         kubernetes: &Path,
         folder: &RunFolder,
-        service_network: &str,
-        node_count: u8,
-        command: &mut Command,
-    ) -> Result<ExitStatus> {
+        options: &Options,
+    ) -> Result<Self> {
         // Here the API server has the address that the router has there.
         ip(&["address", "add", &format!("{ROUTER_IPV4}/32"), "dev", "lo"])?;
-        let mut control_plane =
-            Self::start(kubernetes, folder, service_network, node_count, false)?;
-        control_plane.wait_until_ready(true)?;
-        Ok(command.env(OUTSIDE, folder.pki()).status()?)
+        let mut control_plane = Self::start(
+            kubernetes,
+            folder,
+            &options.service_network,
+            options.nodes,
+            options.as_pods,
+        )?;
+        control_plane.wait_until_ready(options.kubernetes_controllers)?;
+        Ok(control_plane)
     }
 
     /// Waits until the API server is ready, then starts the controllers and the scheduler, if they are wanted.
@@ -243,14 +247,19 @@ pub fn node_agent(
     Ok(recipe.args(more))
 }
 
-/// The real kube-proxy of a node, in nftables mode.
-pub fn kube_proxy(binaries: &Binaries, folder: &RunFolder, node: &Node) -> Result<Recipe> {
+/// The real kube-proxy of a node.
+pub fn kube_proxy(
+    binaries: &Binaries,
+    folder: &RunFolder,
+    node: &Node,
+    mode: Mode,
+) -> Result<Recipe> {
     Ok(Recipe::new(
         format!("kube-proxy-{}", node.number),
         binaries.kubernetes()?,
         &node.namespace,
     )
-    .args(["kube-proxy", "--proxy-mode", "nftables"])
+    .args(["kube-proxy", "--proxy-mode", mode.name()])
     .args(["--hostname-override", &node.number.name()])
     .args(["--cluster-cidr", CLUSTER_CIDR])
     .arg("--kubeconfig")
@@ -425,7 +434,7 @@ const ETCD_PEER: &str = "http://127.0.0.1:2380";
 const PROXY_PORT: u16 = 8001;
 const API_PORT: u16 = 6443;
 /// The variable that names the folder with the keys of a control plane outside of this emulated machine.
-const OUTSIDE: &str = "FOGHORN_CONTROL_PLANE";
+pub(crate) const OUTSIDE: &str = "FOGHORN_CONTROL_PLANE";
 /// The emulating machine as qemu's network for users shows it.
 const EMULATOR: &str = "10.0.2.2";
 const NO_ETCD: &str = "etcd runs outside of this machine";

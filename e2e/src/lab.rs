@@ -10,16 +10,18 @@ use anyhow::{Context, Result};
 
 use crate::api::Api;
 use crate::binaries::Binaries;
-use crate::control_plane::{ControlPlane, kube_proxy, node_agent};
+use crate::control_plane::{ControlPlane, OUTSIDE, kube_proxy, node_agent};
 use crate::faults::Faults;
 use crate::folder::RunFolder;
 use crate::image;
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
 use crate::manifest;
+use crate::mode::Mode;
 use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::program::{Program, Recipe};
+use crate::questions::ready_nodes;
 use crate::topology::{CLUSTER_CIDR, NodeNumber, SERVICE_NETWORK_IPV4};
 use crate::wait;
 
@@ -28,8 +30,8 @@ use crate::wait;
 pub enum ServiceProxy {
     /// Our proxy.
     Foghorn,
-    /// The real kube-proxy in nftables mode.
-    KubeProxy,
+    /// The real kube-proxy.
+    KubeProxy(Mode),
     /// Nobody.
     None,
 }
@@ -102,7 +104,7 @@ impl Options {
         Self {
             controller: false,
             speakers: false,
-            proxy: ServiceProxy::KubeProxy,
+            proxy: ServiceProxy::KubeProxy(Mode::Nftables),
             ..Self::foghorn(name)
         }
     }
@@ -143,13 +145,15 @@ impl Lab {
         Self::start_in(options, binaries, &folder).inspect_err(|_| folder.print_tails())
     }
 
-    /// Starts the control plane alone, for nodes in an emulated machine, and runs the command that emulates it.
+    /// Starts the control plane alone, for nodes in an emulated machine, and runs the command that emulates it, which finds
+    /// in its environment where the keys are; what the command's end was.
     pub fn serve_control_plane(options: &Options, command: &mut Command) -> Result<ExitStatus> {
         let binaries = Binaries::find()?;
         let folder = RunFolder::create(&binaries.runs, &options.name)?;
-        let (networks, nodes) = (&options.service_network, options.nodes);
-        ControlPlane::serve(&binaries.kubernetes()?, &folder, networks, nodes, command)
-            .inspect_err(|_| folder.print_tails())
+        let _control_plane =
+            ControlPlane::start_for_emulated(&binaries.kubernetes()?, &folder, options)
+                .inspect_err(|_| folder.print_tails())?;
+        Ok(command.env(OUTSIDE, folder.pki()).status()?)
     }
 
     fn start_in(options: &Options, binaries: Binaries, folder: &RunFolder) -> Result<Self> {
@@ -213,8 +217,7 @@ impl Lab {
         lab.start_programs(options)?;
         wait::until("ready nodes", Duration::from_secs(30), || {
             lab.expect_all_running()?;
-            lab.ready_nodes()
-                .map(|count| (count == lab.nodes.len()).then_some(()))
+            ready_nodes(&lab.api).map(|count| (count == lab.nodes.len()).then_some(()))
         })?;
         lab.start_time = begin.elapsed();
         Ok(lab)
@@ -273,7 +276,7 @@ impl Lab {
                     .args(["--node-name", &name, "--cluster-cidr", CLUSTER_CIDR])
                     .args(["--speaker-socket", &socket])
                     .args(&options.proxy_arguments),
-                ServiceProxy::KubeProxy => kube_proxy(binaries, &self.folder, node)?,
+                ServiceProxy::KubeProxy(mode) => kube_proxy(binaries, &self.folder, node, mode)?,
                 ServiceProxy::None => continue,
             };
             node.proxy = Some(Program::start(recipe, &logs)?);

@@ -8,7 +8,8 @@ use crate::faults::Faults;
 use crate::namespace::{Namespace, ip};
 use crate::node::Node;
 use crate::topology::{
-    BRIDGE, CLIENT, CLIENT_IPV4, CLIENT_IPV6, INTERFACE, ROUTER_IPV4, ROUTER_IPV6, nodes,
+    BRIDGE, CLIENT, CLIENT_IPV4, CLIENT_IPV6, INTERFACE, OTHER_ROUTER_IPV4, OTHER_ROUTER_IPV6,
+    REMOTE, REMOTE_IPV4, REMOTE_IPV6, ROUTER_IPV4, ROUTER_IPV6, nodes,
 };
 
 /// A LAN with nodes on which nothing runs yet.
@@ -70,6 +71,30 @@ pub(crate) fn plug_in(
          link set {INTERFACE} up
          route add default via {ROUTER_IPV4}
          route add default via {ROUTER_IPV6}"
+    ))?;
+    Ok(namespace)
+}
+
+/// Makes a network namespace for a machine that is not on the LAN: it reaches it by the router.
+pub fn plug_in_beyond_the_router() -> Result<Namespace> {
+    const OTHER_PORT: &str = "port-remote";
+    let namespace = Namespace::create(REMOTE)?;
+    ip(&[
+        "link", "add", OTHER_PORT, "type", "veth", "peer", "name", INTERFACE, "netns", REMOTE,
+    ])?;
+    namespace.set_parameters(HOST)?;
+    Namespace::outer().configure(&format!(
+        "addr add {OTHER_ROUTER_IPV4}/24 dev {OTHER_PORT}
+         addr add {OTHER_ROUTER_IPV6}/64 dev {OTHER_PORT} nodad
+         link set {OTHER_PORT} up"
+    ))?;
+    namespace.configure(&format!(
+        "link set lo up
+         addr add {REMOTE_IPV4}/24 dev {INTERFACE}
+         addr add {REMOTE_IPV6}/64 dev {INTERFACE} nodad
+         link set {INTERFACE} up
+         route add default via {OTHER_ROUTER_IPV4}
+         route add default via {OTHER_ROUTER_IPV6}"
     ))?;
     Ok(namespace)
 }

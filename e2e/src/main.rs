@@ -18,6 +18,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum as _};
 use e2e::failover::Fault;
 use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
+use e2e::mode::Mode;
+use e2e::topology::SERVICE_NETWORK_IPV4;
 
 use crate::show::{print, say};
 
@@ -87,9 +89,8 @@ enum Verb {
     },
     /// Runs Kubernetes' own end-to-end tests of the network.
     Conformance {
-        /// Run the real kube-proxy instead of ours.
-        #[arg(long)]
-        kube_proxy: bool,
+        #[command(flatten)]
+        column: conformance::Column,
         /// Only what a cluster must pass to be called conformant.
         #[arg(long)]
         only_conformance: bool,
@@ -105,11 +106,20 @@ enum Verb {
         /// Fail if a spec does.
         #[arg(long)]
         strict: bool,
+        /// Put the nodes into an emulated machine with this kernel of Debian's, as 6.12.
+        #[arg(long, value_name = "VERSION")]
+        kernel: Option<String>,
         /// Where the results go.
         #[arg(long, value_name = "FOLDER")]
         results: PathBuf,
     },
-    /// Shows the results of two runs side by side, and fails if only kube-proxy passed a spec.
+    /// The nodes of `conformance --kernel`, in the emulated machine.
+    #[command(hide = true)]
+    ConformanceNodes {
+        #[command(flatten)]
+        column: conformance::Column,
+    },
+    /// Shows the results of all runs side by side, and fails if only kube-proxy passed a spec.
     ConformanceTable {
         /// Where the results are.
         #[arg(long, value_name = "FOLDER")]
@@ -120,6 +130,15 @@ enum Verb {
     },
     /// Starts a control plane for a lab in an emulated machine, and runs the command that emulates it.
     ControlPlane {
+        /// How many nodes there will be, 9 at most.
+        #[arg(long, default_value_t = 3)]
+        nodes: u8,
+        /// The network of ClusterIPs, IPv4.
+        #[arg(long, default_value = SERVICE_NETWORK_IPV4)]
+        service_network: String,
+        /// Without the controllers and the scheduler of Kubernetes.
+        #[arg(long)]
+        without_controllers: bool,
         /// The command, such as `tools/in-kernel 6.12 PROGRAM`.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
@@ -179,7 +198,7 @@ fn run(arguments: Arguments) -> Result<()> {
         } => {
             let mut options = options("failover");
             if kube_proxy {
-                options.proxy = ServiceProxy::KubeProxy;
+                options.proxy = ServiceProxy::KubeProxy(Mode::Nftables);
             }
             with_lab(&options, |lab| {
                 let median_at_most = Duration::from_millis(median_at_most);
@@ -206,36 +225,43 @@ fn run(arguments: Arguments) -> Result<()> {
             })
         }
         Verb::Conformance {
-            kube_proxy,
+            column,
             only_conformance,
             focus,
             at_once,
             minutes,
             strict,
+            kernel,
             results,
         } => {
-            let mut options = options("conformance");
-            if kube_proxy {
-                options.proxy = ServiceProxy::KubeProxy;
-            } else {
-                // Specs ask for external IPs, which only the operator can allow here.
-                options
-                    .proxy_arguments
-                    .push("--allow-external-ips".to_owned());
-            }
             let selection = conformance::Selection {
                 only_conformance,
                 focus,
                 at_once,
                 minutes,
                 strict,
+                kernel,
             };
-            conformance::run(options, &selection, &results)
+            conformance::run(options("conformance"), column, &selection, &results)
         }
+        Verb::ConformanceNodes { column } => conformance::run_nodes(options("nodes"), column),
         Verb::ConformanceTable { results, document } => {
             conformance::compare(&results, document.as_deref())
         }
-        Verb::ControlPlane { command } => serve_control_plane(&options("control-plane"), &command),
+        Verb::ControlPlane {
+            nodes,
+            service_network,
+            without_controllers,
+            command,
+        } => {
+            let options = Options {
+                nodes,
+                service_network,
+                kubernetes_controllers: !without_controllers,
+                ..options("control-plane")
+            };
+            serve_control_plane(&options, &command)
+        }
         Verb::Calm {
             seconds,
             loops,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::lab::Lab;
 use crate::lan;
 use crate::manifest;
@@ -164,17 +165,17 @@ impl Lab {
         }
         bail!("no network namespace has {address}")
     }
+}
 
-    /// How many nodes are ready.
-    pub(crate) fn ready_nodes(&self) -> Result<usize> {
-        let nodes = self.api.get("/api/v1/nodes")?;
-        Ok(items(&nodes)
-            .filter(|node| {
-                items_of(&node["status"]["conditions"])
-                    .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-            })
-            .count())
-    }
+/// How many nodes are ready.
+pub(crate) fn ready_nodes(api: &Api) -> Result<usize> {
+    let nodes = api.get("/api/v1/nodes")?;
+    Ok(items(&nodes)
+        .filter(|node| {
+            items_of(&node["status"]["conditions"])
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        })
+        .count())
 }
 
 /// The external addresses in a Service's status.

@@ -6,6 +6,8 @@
 //!                                     ├─ node-3 192.168.1.13   Pods 10.244.3.0/24
 //!                                     └─ client 192.168.1.100  knows nothing of Kubernetes
 //! ```
+//!
+//! Beyond the router there may be another machine, `remote` 203.0.113.100.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,6 +32,9 @@ pub const CLIENT: &str = "client";
 /// The interface that a node or the client has on the LAN.
 pub const INTERFACE: &str = "eth0";
 
+/// The network namespace of a machine beyond the router.
+pub const REMOTE: &str = "remote";
+
 /// The router and control plane, IPv4.
 pub const ROUTER_IPV4: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 /// The router and control plane, IPv6.
@@ -38,6 +43,20 @@ pub const ROUTER_IPV6: Ipv6Addr = lan_ipv6(0x1);
 pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 100);
 /// The outside client, IPv6.
 pub const CLIENT_IPV6: Ipv6Addr = lan_ipv6(0x100);
+
+/// The router as the machine beyond it sees it, IPv4.
+pub const OTHER_ROUTER_IPV4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The router as the machine beyond it sees it, IPv6.
+pub const OTHER_ROUTER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
+/// The machine beyond the router, IPv4.
+pub const REMOTE_IPV4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
+/// The machine beyond the router, IPv6.
+pub const REMOTE_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 0x100);
+
+/// The network of the nodes, IPv4.
+pub const LAN_IPV4: &str = "192.168.1.0/24";
+/// The network of the nodes, IPv6.
+pub const LAN_IPV6: &str = "fd12:3456:789a:1::/64";
 
 /// What pools may give away, IPv4: nothing else of the lab lies in it.
 pub const POOL_IPV4: &str = "192.168.1.128-192.168.1.254";
@@ -49,6 +68,10 @@ pub const SERVICE_NETWORK_IPV4: &str = "10.96.0.0/16";
 /// The network of ClusterIPs, IPv6.
 pub const SERVICE_NETWORK_IPV6: &str = "fd12:3456:789a:10::/112";
 
+/// The network of all Pods, IPv4.
+pub const POD_NETWORK_IPV4: &str = "10.244.0.0/16";
+/// The network of all Pods, IPv6.
+pub const POD_NETWORK_IPV6: &str = "fd12:3456:789a:f400::/56";
 /// The networks of all Pods, IPv4 and IPv6.
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16,fd12:3456:789a:f400::/56";
 

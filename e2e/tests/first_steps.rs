@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use e2e::document::{self, Marks};
 use e2e::installation::NAMESPACE;
 use e2e::lab::{Options, ServiceProxy, with_lab};
+use e2e::mode::Mode;
 use e2e::topology::{POOL_IPV4, POOL_IPV6};
 use handbook::Page;
 
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[ignore = "needs the lab: make test-chart"]
 fn one_command_leads_from_the_example_of_metallb_to_an_address_that_answers() -> Result<()> {
     let options = Options {
-        proxy: ServiceProxy::KubeProxy,
+        proxy: ServiceProxy::KubeProxy(Mode::Nftables),
         ..Options::as_pods("first-steps")
     };
     with_lab(&options, |lab| {

@@ -10,6 +10,7 @@ use e2e::document::{self, Marks};
 use e2e::installation::NAMESPACE;
 use e2e::lab::{Options, ServiceProxy, with_lab};
 use e2e::manifest;
+use e2e::mode::Mode;
 use e2e::topology::{POOL_IPV4, POOL_IPV6};
 
 const MARKS: Marks = (
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[ignore = "needs the lab: make test-chart"]
 fn three_commands_lead_to_an_address_that_answers() -> Result<()> {
     let options = Options {
-        proxy: ServiceProxy::KubeProxy,
+        proxy: ServiceProxy::KubeProxy(Mode::Nftables),
         ..Options::as_pods("manifest")
     };
     with_lab(&options, |lab| {

@@ -64,8 +64,9 @@ static SKIPS: [Skip; 11] = [
         "changes the configuration of the cluster's DNS and asks the internet",
     ),
     Skip::always(
-        r"ExternalTrafficPolicy: Local .*should work for type=LoadBalancer",
-        "takes a client in the nodes' subnet, where the lab's client is, for a node that hides the client",
+        r"switch session affinity for LoadBalancer service with Local traffic policy",
+        "wants the connections of one client to reach several nodes: an address that is announced on a LAN is at one node, and with \
+         the policy Local only the endpoints there answer, which is often one",
     ),
     Skip::always(
         r"rejected for evicted pods",

@@ -1,17 +1,23 @@
 //! One run of the suite.
 
 use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::binaries::Binaries;
-use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
+use e2e::emulated::with_emulated;
+use e2e::folder::RunFolder;
+use e2e::kubectl::Kubectl;
+use e2e::lab::{Options, with_lab};
+use e2e::lan::plug_in_beyond_the_router;
 use e2e::manifest::pool_yaml;
+use e2e::namespace::Namespace;
 use e2e::program::{Program, Recipe};
-use e2e::topology::{POOL_IPV4, POOL_IPV6};
+use e2e::topology::{POOL_IPV4, POOL_IPV6, nodes};
 use e2e::wait;
 
+use super::column::Column;
 use super::report::{Report, State};
 use super::skip::skips;
 use crate::show::{print, say};
@@ -29,45 +35,76 @@ pub(crate) struct Selection {
     pub minutes: u32,
     /// Whether a spec that fails is an error.
     pub strict: bool,
+    /// The kernel of the nodes, where it is not this machine's.
+    pub kernel: Option<String>,
 }
 
-/// Runs the specs with one of the proxies, and leaves what came of them in a folder: `PROXY.json`, `PROXY.xml` (JUnit)
-/// and `PROXY.log`.
-pub(crate) fn run(options: Options, selection: &Selection, results: &Path) -> Result<()> {
-    let name = name_of(options.proxy);
-    let options = Options {
-        images: images(&Binaries::find()?)?,
-        ..options
-    };
+/// Runs the specs with one of the proxies, and leaves what came of them in a folder: `PROXY-MODE.json`, `PROXY-MODE.xml`
+/// (JUnit) and `PROXY-MODE.log`.
+pub(crate) fn run(
+    options: Options,
+    column: Column,
+    selection: &Selection,
+    results: &Path,
+) -> Result<()> {
     fs::create_dir_all(results)?;
     let results = results.canonicalize()?;
-    with_lab(&options, |lab| {
-        prepare(lab)?;
-        say(&format!(
-            "Lab ready after {:.1} s; the specs begin, with {name}. All they say: {}",
-            lab.start_time.as_secs_f64(),
-            results.join(format!("{name}.log")).display()
-        ));
-        let begin = Instant::now();
-        ask(lab, name, selection, &results)?;
-        let report = Report::read(&results.join(format!("{name}.json")))?;
-        let failed = summarize(name, &report, begin.elapsed())?;
-        ensure!(
-            failed == 0 || !selection.strict,
-            "{failed} specs failed: see {}",
-            results.join(format!("{name}.log")).display()
-        );
-        Ok(())
+    let options = options_for(options, column)?;
+    let Some(kernel) = &selection.kernel else {
+        return with_lab(&options, |lab| {
+            let machine = plug_in_beyond_the_router()?;
+            let cluster = Cluster {
+                machine: &machine,
+                kubectl: &lab.kubectl,
+                binaries: &lab.binaries,
+                folder: &lab.folder,
+                kubeconfig: lab.control_plane.kubeconfig(),
+            };
+            let mut program = begin(&cluster, column, selection, &results)?;
+            wait_for_end(&mut program, selection, || lab.expect_all_running())?;
+            conclude(column, selection, &results)
+        });
+    };
+    with_emulated(&options, kernel, &column.arguments_of_nodes(), |emulated| {
+        let cluster = Cluster {
+            machine: &Namespace::outer(),
+            kubectl: &emulated.kubectl,
+            binaries: &emulated.binaries,
+            folder: &emulated.folder,
+            kubeconfig: emulated.control_plane.kubeconfig(),
+        };
+        let mut program = begin(&cluster, column, selection, &results)?;
+        wait_for_end(&mut program, selection, || emulated.expect_running())?;
+        conclude(column, selection, &results)
     })
 }
 
-/// The name of a run and of its files.
-pub(super) fn name_of(proxy: ServiceProxy) -> &'static str {
-    match proxy {
-        ServiceProxy::Foghorn => "foghorn",
-        ServiceProxy::KubeProxy => "kube-proxy",
-        ServiceProxy::None => "none",
-    }
+/// Runs the nodes, the LAN and Foghorn in an emulated machine whose control plane is outside, until the machine ends.
+pub(crate) fn run_nodes(options: Options, column: Column) -> Result<()> {
+    with_lab(&options_for(options, column)?, |lab| {
+        wait::until("the end", FOREVER, || {
+            lab.expect_all_running()?;
+            Ok(None)
+        })
+    })
+}
+
+fn options_for(options: Options, column: Column) -> Result<Options> {
+    Ok(Options {
+        images: images(&Binaries::find()?)?,
+        nodes: NODES,
+        ..column.lab(options)
+    })
+}
+
+/// What the specs are run in.
+struct Cluster<'a> {
+    /// The network of whoever asks: not that of the nodes, since some specs take who is in it for a node.
+    machine: &'a Namespace,
+    kubectl: &'a Kubectl,
+    binaries: &'a Binaries,
+    folder: &'a RunFolder,
+    kubeconfig: PathBuf,
 }
 
 /// What stands for the images of the suite, by the last part of their names.
@@ -87,37 +124,53 @@ fn images(binaries: &Binaries) -> Result<Vec<String>> {
     ])
 }
 
-/// Gives the cluster what every cluster has: DNS, zones, and a pool of addresses.
-fn prepare(lab: &mut Lab) -> Result<()> {
-    lab.kubectl
-        .apply(&pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
+/// Gives the cluster what every cluster has (DNS, zones, and a pool of addresses) and starts the suite.
+fn begin(
+    cluster: &Cluster<'_>,
+    column: Column,
+    selection: &Selection,
+    results: &Path,
+) -> Result<Program> {
+    let kubectl = cluster.kubectl;
+    kubectl.apply(&pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
     let coredns = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads/coredns.yaml");
-    lab.kubectl.run(&["apply", "-f", coredns])?;
-    for node in &lab.nodes {
-        let number = node.number;
-        lab.kubectl.run(&[
-            "label",
-            "node",
-            &number.name(),
-            &format!("topology.kubernetes.io/zone=zone-of-{number}"),
-        ])?;
+    kubectl.run(&["apply", "-f", coredns])?;
+    for (number, zone) in nodes(NODES).zip(ZONES.into_iter().cycle()) {
+        let label = format!("topology.kubernetes.io/zone={zone}");
+        kubectl.run(&["label", "node", &number.name(), &label])?;
     }
-    lab.kubectl.run(&[
+    kubectl.run(&[
         "rollout",
         "status",
         "--namespace=kube-system",
-        "--timeout=60s",
+        &format!("--timeout={}s", wait::patience(COREDNS_PATIENCE).as_secs()),
         "deployment/coredns",
     ])?;
-    Ok(())
+    let recipe = recipe(cluster, column, selection, results)?;
+    let log = results.join(format!("{}.log", recipe.name));
+    if log.exists() {
+        fs::remove_file(&log)?;
+    }
+    say(&format!(
+        "The specs begin, with {}. All they say: {}",
+        column.title(),
+        log.display()
+    ));
+    Program::start(recipe, results)
 }
 
-/// Runs the suite to its end, as the outside client of the lab.
-fn ask(lab: &mut Lab, name: &str, selection: &Selection, results: &Path) -> Result<()> {
-    let ginkgo = lab.binaries.of_lab("ginkgo", "make conformance")?;
-    let suite = lab.binaries.of_lab("e2e.test", "make conformance")?;
-    let kubectl = lab.folder.path().join("bin/kubectl");
-    let mut recipe = Recipe::new(name, ginkgo, &lab.client)
+fn recipe(
+    cluster: &Cluster<'_>,
+    column: Column,
+    selection: &Selection,
+    results: &Path,
+) -> Result<Recipe> {
+    let made_by = "make conformance";
+    let ginkgo = cluster.binaries.of_lab("ginkgo", made_by)?;
+    let suite = cluster.binaries.of_lab("e2e.test", made_by)?;
+    let kubectl = cluster.folder.path().join("bin/kubectl");
+    let name = column.file_stem();
+    let mut recipe = Recipe::new(&name, ginkgo, cluster.machine)
         .args(["--no-color", "--silence-skips"])
         .arg(format!("--timeout={}m", selection.minutes))
         .arg(format!("--procs={}", selection.at_once))
@@ -134,36 +187,44 @@ fn ask(lab: &mut Lab, name: &str, selection: &Selection, results: &Path) -> Resu
     for skip in skips() {
         recipe = recipe.arg(format!("--skip={}", skip.pattern));
     }
-    let log = results.join(format!("{name}.log"));
-    if log.exists() {
-        fs::remove_file(&log)?;
-    }
-    recipe = recipe
+    Ok(recipe
         .arg(suite)
-        .args(["--", "--provider=skeleton", "--num-nodes=3"])
-        .arg(format!(
-            "--kubeconfig={}",
-            lab.control_plane.kubeconfig().display()
-        ))
-        .arg(format!("--kubectl-path={}", kubectl.display()));
-    let mut program = Program::start(recipe, results)?;
-    // It ends with an error if a spec fails: the report says which.
+        .args(["--", "--provider=skeleton"])
+        .arg(format!("--num-nodes={NODES}"))
+        .arg(format!("--kubeconfig={}", cluster.kubeconfig.display()))
+        .arg(format!("--kubectl-path={}", kubectl.display())))
+}
+
+/// Waits while everything else runs; an error of the suite is no error here, since the report says which specs failed.
+fn wait_for_end(
+    program: &mut Program,
+    selection: &Selection,
+    mut expect_running: impl FnMut() -> Result<()>,
+) -> Result<()> {
     let minutes = u64::from(selection.minutes);
     let patience = Duration::from_secs(60 * minutes) + TO_END;
     wait::until("the end of the suite", patience, || {
-        lab.expect_all_running()?;
+        expect_running()?;
         Ok((!program.is_running()).then_some(()))
-    })?;
+    })
+}
+
+/// Reads what came of the specs.
+fn conclude(column: Column, selection: &Selection, results: &Path) -> Result<()> {
+    let report = Report::read(&results.join(format!("{}.json", column.file_stem())))?;
+    let failed = summarize(&column.title(), &report)?;
     ensure!(
-        results.join(format!("{name}.json")).exists(),
-        "the suite left no report: see {}",
-        log.display()
+        failed == 0 || !selection.strict,
+        "{failed} specs failed: see {}",
+        results
+            .join(format!("{}.log", column.file_stem()))
+            .display()
     );
     Ok(())
 }
 
 /// Prints the sums and each failure; how many there were.
-fn summarize(name: &str, report: &Report, took: Duration) -> Result<usize> {
+fn summarize(name: &str, report: &Report) -> Result<usize> {
     let count = |state| {
         report
             .specs
@@ -173,10 +234,9 @@ fn summarize(name: &str, report: &Report, took: Duration) -> Result<usize> {
     };
     let failed = count(State::Failed);
     print(&format!(
-        "{name}: {} passed, {failed} failed, {} skipped themselves, in {} s\n",
+        "{name}: {} passed, {failed} failed, {} skipped themselves\n",
         count(State::Passed),
         count(State::Skipped),
-        took.as_secs()
     ));
     for (spec, outcome) in &report.specs {
         if outcome.state == State::Failed {
@@ -187,5 +247,11 @@ fn summarize(name: &str, report: &Report, took: Duration) -> Result<usize> {
     Ok(failed)
 }
 
+/// Two in each zone: some specs want a neighbour.
+const NODES: u8 = 6;
+const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
+const COREDNS_PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any run.
+const FOREVER: Duration = Duration::from_secs(1_000_000);
 /// How long the suite may take to end once its time is over.
 const TO_END: Duration = Duration::from_secs(300);

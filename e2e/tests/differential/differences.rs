@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use config::endpoint::EndpointSlice;
 use config::service::Service;
+use e2e::mode::Mode;
 use proxy_table::{Arrival, Flow, Reason, Verdict};
 
 use crate::judge::{Culprit, Fate, Source, allows};
 use crate::network::NODE;
-use crate::scene::{Mode, Scene};
+use crate::scene::Scene;
 
 /// A known difference. It must be seen in every run that is long enough: whoever makes it go takes its row away.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -98,13 +99,13 @@ impl Difference {
             | Self::NodePortRefusedEverywhere
             | Self::NoEndpointBeforeSources
             | Self::NodeNotRefused => match mode {
-                Mode::Nftables => u32::MAX,
+                Mode::Nftables | Mode::Ipvs => u32::MAX,
                 Mode::Iptables => 4_000,
             },
             Self::ExternalIps | Self::RangesOfOneFamily => 4_000,
             Self::HairpinOfOthers => match mode {
                 Mode::Nftables => 8_000,
-                Mode::Iptables => u32::MAX,
+                Mode::Iptables | Mode::Ipvs => u32::MAX,
             },
             Self::AffinityByFrontend => 50_000,
         }

@@ -45,7 +45,7 @@ fn both_proxies_do_what_the_specification_says() -> Result<()> {
         ..Options::kubernetes("differential")
     };
     with_lab(&options, |lab| {
-        let plan = Plan::from_environment();
+        let plan = Plan::from_environment()?;
         println!("FOGHORN_SEED={} repeats the choices", plan.seed);
         let api = SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT));
         Run::new(plan, api)?.play(lab)

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use config::name::ServiceKey;
 use e2e::environment;
 use e2e::lab::Lab;
+use e2e::mode::Mode;
 use e2e::random::Random;
 use proxy_table::{ForwardingTable, Verdict};
 use serde_json::{Value, json};
@@ -20,13 +21,14 @@ use crate::flows::Question;
 use crate::judge::{Culprit, Seen, judge};
 use crate::objects::{MOST_SLOTS, random_of};
 use crate::round::Round;
-use crate::scene::{Mode, Scene};
+use crate::scene::Scene;
 use crate::twin::{Proxy, Twin};
 
 /// How much to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    mode: Mode,
     /// The numbers of the tables.
     tables: Vec<u32>,
     flows: u32,
@@ -50,18 +52,19 @@ pub(crate) struct Run {
 }
 
 impl Plan {
-    pub(crate) fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Result<Self> {
         let only = env::var("FOGHORN_TABLE")
             .ok()
             .and_then(|text| text.parse().ok());
         let count = environment::number("FOGHORN_TABLES", 120);
         let tables = only.map_or_else(|| (0..count).collect(), |only| vec![only]);
-        Self {
+        Ok(Self {
             seed: Random::from_environment().seed,
+            mode: Mode::from_environment()?,
             tables,
             flows: environment::number("FOGHORN_FLOWS", 100),
             scenes: environment::number("FOGHORN_SCENES", 4) as usize,
-        }
+        })
     }
 
     /// The tables of each scene; a table is in the same scene whenever it is made.
@@ -92,7 +95,7 @@ impl Run {
         let begin = Instant::now();
         let mut random = Random::seeded(self.plan.seed);
         for number in 0..self.plan.scenes {
-            let scene = Scene::nth(number, &mut random);
+            let scene = Scene::nth(number, self.plan.mode, &mut random);
             let tables = self.plan.tables.iter().copied();
             let tables: Vec<u32> = tables
                 .filter(|table| self.plan.scene_of(*table) == number)
@@ -316,7 +319,7 @@ impl Run {
             self.plan.seed
         );
         for difference in Difference::ALL {
-            if self.flows >= difference.flows_that_show_it(Mode::from_environment()) {
+            if self.flows >= difference.flows_that_show_it(self.plan.mode) {
                 ensure!(
                     self.seen.contains_key(&difference),
                     "no flow showed the difference \"{difference}\": if it is gone, take it out of docs/differences.md and of the test"

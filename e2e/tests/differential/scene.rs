@@ -1,13 +1,13 @@
 //! How the two proxies are asked to behave, and what the node is.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use config::name::NodeName;
+use e2e::mode::Mode;
 use e2e::random::Random;
 use e2e::topology::{CLUSTER_CIDR, SERVICE_NETWORK_IPV4, SERVICE_NETWORK_IPV6};
 use proxy_table::{NodeContext, PodDetection};
@@ -26,30 +26,6 @@ pub(crate) struct Scene {
     pub(crate) zone: Option<&'static str>,
     /// Only foghorn-proxy can be asked: kube-proxy always serves them.
     pub(crate) allow_external_ips: bool,
-}
-
-/// The mode of a proxy.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Mode {
-    Nftables,
-    Iptables,
-}
-
-impl Mode {
-    /// What `FOGHORN_MODE` says, or else nftables.
-    pub(crate) fn from_environment() -> Self {
-        match env::var("FOGHORN_MODE").as_deref() {
-            Ok("iptables") => Self::Iptables,
-            _ => Self::Nftables,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-            Self::Iptables => "iptables",
-        }
-    }
 }
 
 /// How Pods are told from outsiders.
@@ -72,14 +48,13 @@ pub(crate) enum NodePorts {
 
 impl Scene {
     /// The scene with this number: the first few are all kinds of detection, with the usual settings first.
-    pub(crate) fn nth(number: usize, random: &mut Random) -> Self {
+    pub(crate) fn nth(number: usize, mode: Mode, random: &mut Random) -> Self {
         let detections = [
             Detection::ClusterCidr,
             Detection::NodeCidr,
             Detection::Bridge,
             Detection::InterfacePrefix,
         ];
-        let mode = Mode::from_environment();
         if number == 0 {
             return Self {
                 mode,

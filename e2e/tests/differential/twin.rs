@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::lab::Lab;
+use e2e::mode::Mode;
 use e2e::namespace::Namespace;
 use e2e::program::{Program, Recipe};
 use e2e::send_buffer;
 use e2e::topology::ROUTER_IPV4;
 
 use crate::network::{ADDRESSES_AND_ROUTES, PARAMETERS, own_vips};
-use crate::scene::{Mode, Scene};
+use crate::scene::Scene;
 use crate::wire::Wire;
 
 /// Which proxy.
@@ -55,7 +56,7 @@ impl Proxy {
                     .arg(configuration)
                     .args(["--speaker-socket", socket]);
                 let recipe = match scene.mode {
-                    Mode::Nftables => recipe,
+                    Mode::Nftables | Mode::Ipvs => recipe,
                     // iptables-restore, which it runs then, needs what kube-proxy's nft needs.
                     Mode::Iptables => recipe.env("LD_PRELOAD", send_buffer::library(lab)?),
                 };
