@@ -1,5 +1,6 @@
 //! This program once more, in namespaces of its own: nobody finds there what another has left.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -8,17 +9,27 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 
-/// Runs it with these arguments and `--part-file`, and reads what it has written there.
-pub(crate) fn run<T: DeserializeOwned>(arguments: &[&str], results: &Path) -> Result<T> {
+/// Runs it with these arguments and `--part-file`, and reads what it has written there. `emulator` is the command that runs it
+/// where this kernel cannot.
+pub(crate) fn run<T: DeserializeOwned>(
+    arguments: &[&str],
+    results: &Path,
+    emulator: &[OsString],
+) -> Result<T> {
     fs::create_dir_all(results)?;
+    let results = results.canonicalize()?;
     let file = results.join("part.json");
     let status = Command::new("unshare")
         .args(["-nmp", "--fork", "--mount-proc", "--kill-child"])
         .args(["sh", "-c", PREPARE, "bench"])
+        .args(emulator)
         .arg(std::env::current_exe()?)
         .args(arguments)
         .arg("--part-file")
         .arg(&file)
+        .env("IN_KERNEL_FOLDER", &results)
+        .env("IN_KERNEL_UPLINK", "1")
+        .env("IN_KERNEL_MEMORY", "4G")
         .status()
         .context("failed to start unshare")?;
     ensure!(status.success(), "a sitting ended with {status}");

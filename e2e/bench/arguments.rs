@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
+
+use e2e::mode::Mode;
 
 use crate::contender::Contender;
 use crate::controller::Giver;
@@ -21,13 +23,11 @@ pub(crate) struct Arguments {
     /// How often each has its turn.
     #[arg(long, default_value_t = 1)]
     pub(crate) rounds: u32,
-    /// Who takes part.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "foghorn,nftables,nftables-fast"
-    )]
+    /// Whose part of the document the tables are.
+    #[arg(long, value_enum, default_value = "nftables")]
+    pub(crate) mode: Mode,
+    /// Who takes part; without it, all of the mode.
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) contenders: Vec<Contender>,
     /// Above this many Services only ours takes part: kube-proxy needs minutes for what takes ours seconds.
     #[arg(long, default_value_t = 10_000)]
@@ -53,4 +53,16 @@ pub(crate) struct Arguments {
     /// Plays the sitting of the one contender at the one size, in the namespaces where this runs, and writes the outcome into this file.
     #[arg(long, hide = true)]
     pub(crate) part_file: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Who takes part.
+    pub(crate) fn contenders(&self) -> Vec<Contender> {
+        if !self.contenders.is_empty() {
+            return self.contenders.clone();
+        }
+        let all = Contender::value_variants().iter().copied();
+        all.filter(|contender| contender.mode() == self.mode)
+            .collect()
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use e2e::lab::Lab;
+use e2e::mode::Mode;
 use e2e::program::{Program, Recipe};
 use e2e::send_buffer;
 use e2e::topology::{CLUSTER_CIDR, NODES, NodeNumber};
@@ -17,14 +18,24 @@ use crate::usage::Usage;
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Contender {
-    /// Ours.
+    /// Ours, nftables mode.
     Foghorn,
+    /// Ours, iptables mode.
+    FoghornIptables,
+    /// Ours, IPVS mode.
+    FoghornIpvs,
     /// The real kube-proxy, nftables mode, as it comes.
     Nftables,
     /// The same with `minSyncPeriod: 1ms`.
     NftablesFast,
     /// The real kube-proxy, iptables mode, as it comes.
     Iptables,
+    /// The same with `minSyncPeriod: 1ms`.
+    IptablesFast,
+    /// The real kube-proxy, IPVS mode, as it comes.
+    Ipvs,
+    /// The same with `minSyncPeriod: 1ms`.
+    IpvsFast,
 }
 
 impl Contender {
@@ -32,10 +43,46 @@ impl Contender {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Foghorn => "foghorn-proxy",
+            Self::FoghornIptables => "foghorn-proxy iptables",
+            Self::FoghornIpvs => "foghorn-proxy ipvs",
             Self::Nftables => "kube-proxy nftables",
             Self::NftablesFast => "kube-proxy nftables, minSyncPeriod 1 ms",
             Self::Iptables => "kube-proxy iptables",
+            Self::IptablesFast => "kube-proxy iptables, minSyncPeriod 1 ms",
+            Self::Ipvs => "kube-proxy ipvs",
+            Self::IpvsFast => "kube-proxy ipvs, minSyncPeriod 1 ms",
         }
+    }
+
+    /// By which part of the kernel it forwards.
+    pub(crate) const fn mode(self) -> Mode {
+        match self {
+            Self::Foghorn | Self::Nftables | Self::NftablesFast => Mode::Nftables,
+            Self::FoghornIptables | Self::Iptables | Self::IptablesFast => Mode::Iptables,
+            Self::FoghornIpvs | Self::Ipvs | Self::IpvsFast => Mode::Ipvs,
+        }
+    }
+
+    /// Ours in a mode.
+    pub(crate) const fn ours(mode: Mode) -> Self {
+        match mode {
+            Mode::Nftables => Self::Foghorn,
+            Mode::Iptables => Self::FoghornIptables,
+            Mode::Ipvs => Self::FoghornIpvs,
+        }
+    }
+
+    /// Whether it is ours.
+    pub(crate) fn is_ours(self) -> bool {
+        self == Self::ours(self.mode())
+    }
+
+    /// Whether it takes a change as soon as it comes.
+    const fn is_fast(self) -> bool {
+        matches!(
+            self,
+            Self::NftablesFast | Self::IptablesFast | Self::IpvsFast
+        )
     }
 
     /// Starts it on the first node.
@@ -61,10 +108,11 @@ impl Contender {
     }
 
     /// How long the time since the last change must be, so that a change finds it idle.
-    pub(crate) const fn rest(self) -> Duration {
-        match self {
-            Self::Foghorn | Self::NftablesFast => Duration::from_millis(100),
-            Self::Nftables | Self::Iptables => Duration::from_millis(1100),
+    pub(crate) fn rest(self) -> Duration {
+        if self.is_ours() || self.is_fast() {
+            Duration::from_millis(100)
+        } else {
+            Duration::from_millis(1100)
         }
     }
 
@@ -84,22 +132,24 @@ impl Contender {
         let node = lab.node(number)?;
         let kubeconfig = lab.control_plane.kubeconfig();
         let kubeconfig = kubeconfig.display();
-        if self == Self::Foghorn {
+        let mode = self.mode().name();
+        if self.is_ours() {
             let file = lab.binaries.foghorn("foghorn-proxy")?;
-            return Ok(Recipe::new("foghorn-proxy", file, &node.namespace)
+            let recipe = Recipe::new("foghorn-proxy", file, &node.namespace)
+                .args(["--dataplane", mode, "--cluster-cidr", CLUSTER_CIDR])
                 .args(["--kubeconfig", &kubeconfig.to_string()])
-                .args([
-                    "--node-name",
-                    &number.name(),
-                    "--cluster-cidr",
-                    CLUSTER_CIDR,
-                ])
-                .args(["--speaker-socket", "/run/foghorn-bench/proxy.sock"]));
+                .args(["--node-name", &number.name()])
+                .args(["--speaker-socket", "/run/foghorn-bench/proxy.sock"]);
+            return Ok(match self.mode() {
+                Mode::Nftables | Mode::Ipvs => recipe,
+                // iptables-restore needs what kube-proxy's nft needs.
+                Mode::Iptables => recipe.env("LD_PRELOAD", send_buffer::library(lab)?),
+            });
         }
-        let (mode, more) = match self {
-            Self::Iptables => ("iptables", ""),
-            Self::NftablesFast => ("nftables", "nftables: {minSyncPeriod: 1ms}\n"),
-            _ => ("nftables", ""),
+        let more = if self.is_fast() {
+            format!("{mode}: {{minSyncPeriod: 1ms}}\n")
+        } else {
+            String::new()
         };
         let file = lab.folder.path().join(format!("{mode}{}.yaml", more.len()));
         fs::write(

@@ -59,6 +59,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         return publish(&Report::load(file)?, arguments);
     }
     arguments.sizes.iter().copied().try_for_each(check_size)?;
+    let contenders = arguments.contenders();
     let seconds = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)?
         .as_secs();
@@ -69,10 +70,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     for services in arguments.sizes.iter().copied() {
         for round in 1..=arguments.rounds {
-            let takes_part = |contender: &Contender| {
-                *contender == Contender::Foghorn || services <= arguments.others_up_to
-            };
-            for contender in in_turn(&arguments.contenders, round).filter(takes_part) {
+            let takes_part =
+                |contender: &Contender| contender.is_ours() || services <= arguments.others_up_to;
+            for contender in in_turn(&contenders, round).filter(takes_part) {
                 let place = Place {
                     contender,
                     services,
@@ -85,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 // Nothing is lost if somebody ends the bench early.
                 report.save(&file)?;
                 if let Some(document) = &arguments.document {
-                    report.write_into(document)?;
+                    report.write_into(document, arguments.mode)?;
                 }
                 say(&format!(
                     "{services} Services, round {round}, {}: {:.0} s",
@@ -111,7 +111,7 @@ fn run_givers(arguments: &Arguments) -> Result<()> {
 fn publish(report: &Report, arguments: &Arguments) -> Result<()> {
     say(&report.tables());
     match &arguments.document {
-        Some(document) => report.write_into(document),
+        Some(document) => report.write_into(document, arguments.mode),
         None => Ok(()),
     }
 }

@@ -1,16 +1,18 @@
 //! One sitting: a cluster, and namespaces, of its own, so that nobody finds what another has left.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use e2e::lab::{Options, ServiceProxy, with_lab};
+use e2e::mode::Mode;
 
 use crate::again::{self, API_PORT};
 use crate::arguments::Arguments;
 use crate::backend::Backend;
-use crate::contender::first_node;
+use crate::contender::{Contender, first_node};
 use crate::measure::Bench;
 use crate::objects::FRONTENDS;
 use crate::record::{Place, Records};
@@ -28,8 +30,32 @@ pub(crate) fn run(arguments: &Arguments, place: Place) -> Result<(Surroundings, 
         "--command",
         &arguments.command,
     ];
-    again::run(&line, &arguments.results)
+    again::run(&line, &arguments.results, &emulator(place.contender)?)
 }
+
+/// Few kernels of build machines have IPVS: one of Debian's does, under qemu, with the control plane outside.
+fn emulator(contender: Contender) -> Result<Vec<OsString>> {
+    if contender.mode() != Mode::Ipvs || Path::new("/proc/net/ip_vs").exists() {
+        return Ok(Vec::new());
+    }
+    let lab = std::env::current_exe()?.with_file_name("lab");
+    let in_kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/in-kernel");
+    let mut command = vec![lab.into_os_string()];
+    command.extend(
+        [
+            "control-plane",
+            "--without-controllers",
+            "--service-network",
+            FRONTENDS,
+            in_kernel,
+            KERNEL,
+        ]
+        .map(OsString::from),
+    );
+    Ok(command)
+}
+
+const KERNEL: &str = "6.12";
 
 /// Plays what [`run`] asked for.
 pub(crate) fn play(arguments: &Arguments, file: &Path) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use e2e::document::{Marks, write_between};
+use e2e::mode::Mode;
 
 use crate::chart;
 use crate::contender::Contender;
@@ -38,8 +39,11 @@ impl Report {
     }
 
     /// Puts the tables between the marks of a document.
-    pub(crate) fn write_into(&self, document: &Path) -> Result<()> {
-        write_between(document, PROXY, &self.tables())?;
+    pub(crate) fn write_into(&self, document: &Path, mode: Mode) -> Result<()> {
+        write_between(document, marks(mode), &self.tables())?;
+        if mode != Mode::Nftables {
+            return Ok(());
+        }
         for (measure, name, title) in CHARTS {
             let file = document.with_file_name(format!("performance-{name}.svg"));
             chart::draw(&self.records, measure, title, &file)?;
@@ -147,11 +151,11 @@ impl Report {
         let mut rows = String::new();
         for (measure, name) in measures {
             for services in &sizes {
-                let ours = self
-                    .records
-                    .figures(*measure, *services, Contender::Foghorn);
+                let at_size = |contender| self.records.figures(*measure, *services, contender);
                 for contender in &contenders {
-                    if let Some(figures) = self.records.figures(*measure, *services, *contender) {
+                    if let Some(figures) = at_size(*contender) {
+                        let ours = at_size(Contender::ours(contender.mode()))
+                            .or_else(|| at_size(Contender::Foghorn));
                         let ratio = ratio(&figures, ours.as_ref());
                         rows.push_str(&row(name, *services, *contender, &figures, &ratio));
                     }
@@ -256,8 +260,20 @@ const CHARTS: [(Measure, &str, &str); 2] = [
         "New Service: from the API server's answers to the first connect: p50, and p99 as circles",
     ),
 ];
-/// What `make bench` writes.
-const PROXY: Marks = ("<!-- make bench: begin -->", "<!-- make bench: end -->");
+/// What `make bench` writes of a mode.
+const fn marks(mode: Mode) -> Marks {
+    match mode {
+        Mode::Nftables => ("<!-- make bench: begin -->", "<!-- make bench: end -->"),
+        Mode::Iptables => (
+            "<!-- make bench MODE=iptables: begin -->",
+            "<!-- make bench MODE=iptables: end -->",
+        ),
+        Mode::Ipvs => (
+            "<!-- make bench MODE=ipvs: begin -->",
+            "<!-- make bench MODE=ipvs: end -->",
+        ),
+    }
+}
 /// What `make bench-controller` writes.
 pub(crate) const CONTROLLER: Marks = (
     "<!-- make bench-controller: begin -->",

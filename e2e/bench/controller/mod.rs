@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
             &arguments.services.to_string(),
         ];
         let (around, outcome): (Surroundings, Outcome) =
-            again::run(&line, &arguments.results).with_context(|| giver.name())?;
+            again::run(&line, &arguments.results, &[]).with_context(|| giver.name())?;
         surroundings = around;
         outcomes.push((*giver, outcome));
     }
