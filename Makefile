@@ -144,7 +144,7 @@ test-main: build lab ## The main job, end to end: every frontend of 20 Services 
 
 .PHONY: test-e2e
 test-e2e: build lab ## The other end-to-end suites
-	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test failover --test planned --test forwarding -- --ignored --nocapture
+	$(TIMED) 'End to end' $(IN_LAB) --test announcements --test configuration --test service_types --test debug --test failover --test planned --test forwarding -- --ignored --nocapture
 
 .PHONY: test-neighbours
 test-neighbours: build lab ## Other machines on the LAN: address conflicts, keepalived, arpwatch, tshark

@@ -10,7 +10,8 @@ use crate::selector::{LabelSelector, Labels, any_matches};
 /// An `L2Advertisement`: which pools are announced from which nodes and interfaces.
 ///
 /// A pool that no advertisement selects is announced from every eligible node.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct L2Advertisement {
     /// Name; unique over all origins.
     pub name: AdvertisementName,
@@ -35,7 +36,8 @@ pub struct L2Advertisement {
 }
 
 /// A node selector that adds to a node's rank.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Preference {
     /// What the selected nodes gain, 1 to 100.
     pub weight: u8,

@@ -1,5 +1,6 @@
 //! Endpoints of Services, as EndpointSlices (`discovery.k8s.io/v1`) report them.
 
+use serde::Serialize;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use crate::name::{NodeName, ServiceKey, SliceName};
 use crate::service::{Protocol, protocol};
 
 /// A part of the endpoints of a Service, of one family.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     /// Name of the object.
     pub name: SliceName,
@@ -28,7 +30,8 @@ pub struct EndpointSlice {
 }
 
 /// A port of the endpoints in a slice.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EndpointPort {
     /// Name, matched with the name of the Service's port; empty for the unnamed one.
     pub name: Arc<str>,
@@ -39,7 +42,8 @@ pub struct EndpointPort {
 }
 
 /// One endpoint: an address that serves, or is about to, or no longer does.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// The address, of the slice's family.
     pub address: IpAddr,

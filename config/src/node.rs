@@ -1,5 +1,6 @@
 //! Nodes of the cluster.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use crate::name::NodeName;
 use crate::selector::Labels;
 
 /// A node, as far as anything of ours decides from it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Node {
     /// Labels of the object.
     pub labels: Labels,

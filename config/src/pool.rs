@@ -14,7 +14,8 @@ use crate::name::{PoolName, ServiceKey};
 use crate::selector::{LabelSelector, Labels, any_matches};
 
 /// An `IPAddressPool`: addresses, and the rules by which Services get them.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Name; unique over all origins, the first origin wins.
     pub name: PoolName,
@@ -43,7 +44,7 @@ pub struct Pool {
 }
 
 /// How long the address of a deleted Service is held, in whole seconds; at least one, at most a year.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct HoldTime(u32);
 
 /// Why a text is not a [`HoldTime`], and what to write instead.
@@ -56,7 +57,8 @@ pub struct HoldTimeError {
 }
 
 /// `spec.serviceAllocation` of a pool.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceAllocation {
     /// Pools with a lower number are tried first; 0 means last.
     pub priority: u32,
@@ -69,7 +71,8 @@ pub struct ServiceAllocation {
 }
 
 /// An address that only one Service may have, which need not exist yet.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Reservation {
     /// The address.
     pub address: IpAddr,
@@ -101,7 +104,7 @@ pub enum OnInUse {
 }
 
 /// Where an object was written.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Origin {
     /// A custom resource of ours in the cluster.
     Cluster,

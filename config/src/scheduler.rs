@@ -1,5 +1,6 @@
 //! How IPVS chooses among endpoints.
 
+use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,7 +8,7 @@ use std::str::FromStr;
 ///
 /// All endpoints weigh the same, so those that go by weight do what their namesakes without it do, but leave out endpoints
 /// that end.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Scheduler {
     /// `rr`: one after the other.
     #[default]

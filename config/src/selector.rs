@@ -1,5 +1,6 @@
 //! Label selectors, as `metav1.LabelSelector` defines them.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api;
@@ -8,12 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api;
 pub type Labels = BTreeMap<String, String>;
 
 /// A set of requirements on labels, all of which must hold; the empty one selects everything.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
 }
 
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(tag = "operator")]
 enum Requirement {
     In { key: String, values: Vec<String> },
     NotIn { key: String, values: Vec<String> },

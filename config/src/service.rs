@@ -2,6 +2,7 @@
 
 mod read;
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -19,7 +20,8 @@ use crate::selector::Labels;
 /// A Service.
 ///
 /// What the API server let through but means nothing to us is left out and listed in [`Self::complaints`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Service {
     /// Namespace and name.
     pub key: ServiceKey,
@@ -68,12 +70,13 @@ pub struct Service {
     /// The condition [`ASSIGNED_CONDITION`] is true: the addresses in the status are from us.
     pub assigned_by_us: bool,
     /// What was left out, and why.
+    #[serde(skip)]
     pub complaints: Vec<ServiceComplaint>,
 }
 
 /// `spec.type` of a Service.
 #[expect(missing_docs, reason = "named as in the API")]
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum ServiceKind {
     #[default]
     ClusterIp,
@@ -84,7 +87,7 @@ pub enum ServiceKind {
 
 /// `spec.ipFamilyPolicy` of a Service.
 #[expect(missing_docs, reason = "named as in the API")]
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum FamilyPolicy {
     #[default]
     SingleStack,
@@ -94,7 +97,7 @@ pub enum FamilyPolicy {
 
 /// `internalTrafficPolicy` or `externalTrafficPolicy` of a Service.
 #[expect(missing_docs, reason = "named as in the API")]
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum TrafficPolicy {
     #[default]
     Cluster,
@@ -103,7 +106,7 @@ pub enum TrafficPolicy {
 
 /// A transport protocol that Services know.
 #[expect(missing_docs, reason = "named as in the API")]
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Protocol {
     #[default]
     Tcp,
@@ -133,7 +136,8 @@ impl fmt::Display for Protocol {
 }
 
 /// An address in `status.loadBalancer.ingress`.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Ingress {
     /// The address.
     pub address: IpAddr,
@@ -142,7 +146,7 @@ pub struct Ingress {
 }
 
 /// `ipMode` of an ingress address (KEP-1860).
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum IpMode {
     /// Packets arrive with the address as destination.
     #[default]
@@ -152,7 +156,8 @@ pub enum IpMode {
 }
 
 /// One of `spec.ports`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServicePort {
     /// Name, empty for the unnamed port; endpoints are matched by it.
     pub name: Arc<str>,

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
 use crate::advertisement::L2Advertisement;
 use crate::endpoint::EndpointSlice;
 use crate::name::{AdvertisementName, NodeName, PoolName, ServiceKey, SliceName};
@@ -66,6 +69,24 @@ impl Dirty {
         self.nodes.extend(other.nodes);
         self.configuration |= other.configuration;
         self.service_cidrs |= other.service_cidrs;
+    }
+}
+
+/// As JSON, for people who look into a running program; sorted, so that two can be compared.
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_struct("Snapshot", 7)?;
+        all.serialize_field(
+            "services",
+            &self.services.iter().collect::<BTreeMap<_, _>>(),
+        )?;
+        all.serialize_field("slices", &self.slices.iter().collect::<BTreeMap<_, _>>())?;
+        all.serialize_field("nodes", &self.nodes)?;
+        all.serialize_field("namespaces", &self.namespaces)?;
+        all.serialize_field("pools", &self.pools)?;
+        all.serialize_field("advertisements", &self.advertisements)?;
+        all.serialize_field("serviceCidrs", &self.service_cidrs)?;
+        all.end()
     }
 }
 

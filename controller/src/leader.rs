@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use config::name::ServiceKey;
+use config_runtime::debug::Questions;
 use config_runtime::events::Events;
 use config_runtime::lease::Leadership;
 use config_runtime::server::Flag;
@@ -48,7 +49,12 @@ pub struct Replica {
     pub metrics: Metrics,
     /// Raised once this replica could lead.
     pub ready: Flag,
+    /// What people want to see of all this.
+    pub questions: Questions,
 }
+
+/// What `/debug` tells.
+pub const SUBJECTS: [&str; 2] = ["snapshot", "assignment"];
 
 /// How long the statuses of pools may lag behind.
 const POOL_DELAY: Duration = Duration::from_millis(500);
@@ -67,6 +73,10 @@ impl Replica {
                         self.ready.raise();
                     }
                 }
+                question = self.questions.next() => match question.subject() {
+                    "assignment" => question.answer("this replica does not lead: ask the other one"),
+                    _ => question.answer(self.source.snapshot()),
+                },
                 () = self.leadership.elected() => {
                     self.metrics.set_leading(true);
                     Reign::begin(&mut self).run(&stopping).await;
@@ -169,6 +179,7 @@ impl<'a> Reign<'a> {
                         self.configure();
                     }
                 }
+                question = self.replica.questions.next() => self.answer(question),
                 () = sleep_until(timeout) => {}
             }
             self.advance();

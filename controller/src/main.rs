@@ -9,9 +9,10 @@ use config_runtime::lease::{Candidacy, Leadership};
 use config_runtime::server::{Flag, Health};
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
-use config_runtime::{Interest, client, events, lease, server, telemetry};
+use config_runtime::telemetry::{self, LogLevel};
+use config_runtime::{Interest, client, debug, events, lease, server};
 use controller::arguments::Arguments;
-use controller::leader::Replica;
+use controller::leader::{Replica, SUBJECTS};
 use controller::metrics::Metrics;
 use prometheus_client::registry::Registry;
 
@@ -19,25 +20,27 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = telemetry::initialise(&arguments.common)
         .map_err(anyhow::Error::from)
-        .and_then(|()| start(arguments));
+        .and_then(|level| start(arguments, level));
     ended.unwrap_or_else(|error| {
         tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
         ExitCode::FAILURE
     })
 }
 
-fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn start(arguments: Arguments, level: LogLevel) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(arguments));
+    let ended = runtime.block_on(run(arguments, level));
     runtime.shutdown_background();
     ended
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+async fn run(arguments: Arguments, level: LogLevel) -> anyhow::Result<ExitCode> {
     let mut supervisor = Supervisor::new()?;
     let closing = supervisor.closing();
+    supervisor.spawn_server("log level", level.clone().follow_signal(closing.clone()));
+    let (debug, questions) = debug::offer(&arguments.common, &SUBJECTS, level);
     let client = client::connect(&arguments.common, "controller").await?;
     let identity = arguments.identity(&host_name());
     let mut registry = Registry::default();
@@ -45,7 +48,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let ready = Flag::default();
     if let Some(address) = arguments.metrics_address() {
         let listener = server::listen(address).await?;
-        let router = server::metrics_router(registry);
+        let router = server::metrics_router(registry).merge(debug);
         let identity = arguments.common.identity()?;
         let serving = server::serve(listener, router, identity, closing.clone());
         supervisor.spawn_server("metrics", async { serving.await.context("metrics") });
@@ -89,6 +92,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         events,
         metrics,
         ready,
+        questions,
     };
     supervisor.spawn("replica", replica.run(supervisor.stopping()));
     Ok(supervisor.run().await)

@@ -242,7 +242,7 @@ impl Lab {
             )
             .arg("--kubeconfig")
             .arg(&kubeconfig)
-            .args(["--log-level", &options.log_level]);
+            .args(["--log-level", &options.log_level, "--debug-endpoints"]);
             Ok(if options.configuration_files && part != "proxy" {
                 recipe.arg("--config").arg(&configuration)
             } else {

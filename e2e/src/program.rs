@@ -212,6 +212,11 @@ impl Program {
         Ok(status)
     }
 
+    /// Sends SIGUSR1, at which our programs log in detail, and at the next one as before.
+    pub fn signal_user(&self) -> Result<()> {
+        self.signal(Signal::SIGUSR1)
+    }
+
     /// Makes it stand still (SIGSTOP).
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)

@@ -442,7 +442,7 @@ fn is_ours(program: &str) -> bool {
 }
 
 /// Programs of others that pages name; what is said to them is not looked at here.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 16] = [
     "cargo",
     "curl",
     "docker",
@@ -458,6 +458,7 @@ const OTHERS: [&str; 15] = [
     "nft",
     "skopeo",
     "openssl",
+    "pkill",
 ];
 /// Arguments of those, and of the bench.
 const OF_OTHERS: [&str; 3] = ["contenders", "disable", "others-up-to"];

@@ -1,5 +1,7 @@
 //! The seam between the shell and what in the kernel forwards.
 
+use std::collections::BTreeMap;
+
 use proxy_table::{ForwardingTable, TableChange};
 
 /// What makes the kernel forward as the table says.
@@ -26,7 +28,13 @@ pub trait DataPlane: Send + 'static {
     /// the table.
     /// What cannot be looked at counts as intact.
     fn is_intact(&mut self) -> bool;
+
+    /// What the kernel should hold for the table, for people who look into a running proxy: rules, elements, servers.
+    fn describe(&self, table: &ForwardingTable) -> Description;
 }
+
+/// Lines for people, in parts that have names.
+pub type Description = BTreeMap<String, Vec<String>>;
 
 /// How much was sent to the kernel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

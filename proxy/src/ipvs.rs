@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use config_runtime::telemetry::Chain;
 use proxy::arguments::Arguments;
-use proxy::data_plane::{DataPlane, PlaneError, Sent};
+use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy_ipvs::{KernelError, Timeouts};
 use proxy_table::{ForwardingTable, TableChange};
 
@@ -43,6 +43,10 @@ impl DataPlane for Ipvs {
             return false;
         }
         !self.0.is_disturbed()
+    }
+
+    fn describe(&self, table: &ForwardingTable) -> Description {
+        self.0.describe(table)
     }
 }
 

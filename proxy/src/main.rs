@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use config_runtime::arguments::CommonArguments;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
-use config_runtime::telemetry;
-use config_runtime::{Interest, client, server};
+use config_runtime::telemetry::{self, LogLevel};
+use config_runtime::{Interest, client, debug, server};
 use prometheus_client::registry::Registry;
 use proxy::arguments::{Arguments, HEALTH_PORT};
 use proxy::conntrack::{Cleaner, Sweep, idle};
@@ -23,7 +23,7 @@ use proxy::metrics::Metrics;
 use proxy::speaker_socket::{Condition, Said, SpeakerSocket};
 use proxy::status::Status;
 use proxy::surroundings::Settings;
-use proxy::sync::Sync;
+use proxy::sync::{SUBJECTS, Sync};
 use proxy::work::Worker;
 use proxy::{configuration, health_check, leftovers, machine, moved, sysctl};
 use proxy_table::NodeContext;
@@ -36,11 +36,11 @@ fn main() -> ExitCode {
     let (mut arguments, matches) = configuration::command_line();
     let ended = telemetry::initialise(&arguments.common)
         .map_err(anyhow::Error::from)
-        .and_then(|()| {
+        .and_then(|level| {
             for unheeded in configuration::follow_file(&mut arguments, &matches)? {
                 tracing::warn!(reason = %unheeded, "Configuration not followed");
             }
-            start(arguments)
+            start(arguments, level)
         });
     ended.unwrap_or_else(|error| {
         tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn start(arguments: Arguments, level: LogLevel) -> anyhow::Result<ExitCode> {
     if arguments.cleanup {
         let found = remove_all()?;
         let said = if found {
@@ -64,12 +64,16 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .worker_threads(WORKER_THREADS)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(arguments, settings));
+    let ended = runtime.block_on(run(arguments, settings, level));
     runtime.shutdown_background();
     ended
 }
 
-async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCode> {
+async fn run(
+    arguments: Arguments,
+    settings: Settings,
+    level: LogLevel,
+) -> anyhow::Result<ExitCode> {
     let mut supervisor = Supervisor::new()?;
     sysctl::ensure_all(&sysctl::FORWARDING);
     if arguments.conntrack_tcp_be_liberal {
@@ -82,6 +86,8 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     let metrics = Metrics::register(&mut registry);
 
     let closing = supervisor.closing();
+    supervisor.spawn_server("log level", level.clone().follow_signal(closing.clone()));
+    let (debug, questions) = debug::offer(&arguments.common, &SUBJECTS, level);
     if let Some(address) = arguments.health_address() {
         let router = health_router(Arc::clone(&status), metrics.clone());
         let serving = server::serve_when_free("health", address, router, None, closing.clone());
@@ -89,7 +95,9 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
     }
     if let Some(address) = arguments.metrics_address() {
         let identity = arguments.common.identity()?;
-        let router = server::metrics_router(registry).merge(mode_router(mode));
+        let router = server::metrics_router(registry)
+            .merge(mode_router(mode))
+            .merge(debug);
         let serving =
             server::serve_when_free("metrics", address, router, identity, closing.clone());
         supervisor.spawn_server("metrics", serving);
@@ -138,6 +146,7 @@ async fn run(arguments: Arguments, settings: Settings) -> anyhow::Result<ExitCod
         health_checks: checks,
         status,
         metrics,
+        questions,
     };
     let stopping = supervisor.stopping();
     let syncing = move || watch_and_sync(arguments.common, sync, stopping);

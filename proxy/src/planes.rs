@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use config_runtime::telemetry::Chain;
 use proxy::arguments::Arguments;
-use proxy::data_plane::{DataPlane, PlaneError, Sent};
+use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy::mode::{Mode, Reason, choose};
 use proxy::moved::SendOn;
 use proxy_iptables::{Backend, Iptables};
@@ -197,6 +197,14 @@ impl DataPlane for Plane {
             Self::Nftables(plane) => plane.is_disturbed(),
             Self::Iptables(plane) => plane.is_disturbed(),
             Self::Ipvs(plane) => !plane.is_intact(),
+        }
+    }
+
+    fn describe(&self, table: &ForwardingTable) -> Description {
+        match self {
+            Self::Nftables(plane) => plane.describe(table),
+            Self::Iptables(plane) => plane.describe(table),
+            Self::Ipvs(plane) => plane.describe(table),
         }
     }
 }

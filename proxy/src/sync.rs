@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use config::name::{NodeName, ServiceKey};
 use config::snapshot::Snapshot;
+use config_runtime::debug::{Question, Questions};
 use config_runtime::source::{Source, Update};
 use config_runtime::telemetry::Chain;
 use futures::future::Either;
@@ -28,6 +29,9 @@ use crate::speaker_socket::Said;
 use crate::status::Status;
 use crate::surroundings::Settings;
 use crate::work::{Done, Job, Worker};
+
+/// What `/debug` tells.
+pub const SUBJECTS: [&str; 3] = ["snapshot", "table", "program"];
 
 /// Everything that the loop hears, and everybody whom it tells.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Sync<P> {
     pub status: Arc<Status>,
     /// What is counted.
     pub metrics: Metrics,
+    /// What people want to see of all this.
+    pub questions: Questions,
 }
 
 impl<P: DataPlane> Sync<P> {
@@ -71,6 +77,7 @@ impl<P: DataPlane> Sync<P> {
             health_checks,
             status,
             metrics,
+            mut questions,
         } = self;
         let first = tokio::select! {
             update = source.synced() => update,
@@ -161,6 +168,9 @@ impl<P: DataPlane> Sync<P> {
                         pending.handle_failure();
                     }
                 }
+                question = questions.next(), if workplace.is_idle() => {
+                    workplace.answer(question, source.snapshot());
+                }
                 () = stop.cancelled() => break,
             }
         }
@@ -208,6 +218,22 @@ impl<P: DataPlane> Workplace<P> {
             Either::Right(tokio::task::spawn_blocking(work))
         };
         Self::Busy(begun, working)
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle(_))
+    }
+
+    /// Tells what a worker at rest holds.
+    fn answer(&self, question: Question, snapshot: &Snapshot) {
+        let Self::Idle(worker) = self else {
+            return;
+        };
+        match question.subject() {
+            "table" => question.answer(worker.table()),
+            "program" => question.answer(worker.describe()),
+            _ => question.answer(snapshot),
+        }
     }
 
     /// Waits until the job is done; for ever if there is none.

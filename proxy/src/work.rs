@@ -14,7 +14,7 @@ use proxy_table::{
 };
 
 use crate::conntrack::{Expected, outlives_its_endpoint};
-use crate::data_plane::{DataPlane, PlaneError, Sent};
+use crate::data_plane::{DataPlane, Description, PlaneError, Sent};
 use crate::programmed::{Tally, announceable};
 
 /// A Service as the cluster says it is, with the slices of its endpoints.
@@ -196,6 +196,16 @@ impl<P: DataPlane> Worker<P> {
         let intact = self.unsure || self.plane.is_intact();
         self.unsure |= !intact;
         intact
+    }
+
+    /// What all flows meet.
+    pub fn table(&self) -> &ForwardingTable {
+        &self.table
+    }
+
+    /// What the kernel should hold, for people.
+    pub fn describe(&self) -> Description {
+        self.plane.describe(&self.table)
     }
 
     fn update(

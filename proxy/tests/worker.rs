@@ -8,7 +8,7 @@ use config::node::Node;
 use config::service::Protocol;
 use config::snapshot::{Change, Dirty, Snapshot};
 use proptest::prelude::*;
-use proxy::data_plane::{DataPlane, PlaneError, Sent};
+use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy::pending::Pending;
 use proxy::surroundings::{NodePorts, Pods, Settings};
 use proxy::work::{Job, Worker, Workload};
@@ -71,6 +71,11 @@ impl DataPlane for Fake {
 
     fn is_intact(&mut self) -> bool {
         !self.kernel().gone
+    }
+
+    fn describe(&self, _: &ForwardingTable) -> Description {
+        let held = self.kernel().held.keys().map(ToString::to_string).collect();
+        Description::from([("held".to_owned(), held)])
     }
 }
 

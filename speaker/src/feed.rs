@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use config::name::NodeName;
 use config::snapshot::Dirty;
+use config_runtime::debug::{Question, Questions};
 use config_runtime::server::Flag;
 use config_runtime::source::Source;
 use tokio::sync::mpsc;
@@ -13,6 +14,7 @@ use crate::compile::Compiler;
 use crate::engine::{Command, Control, Report};
 use crate::metrics::{Metrics, Peer};
 use crate::record::recorder::Recorder;
+use crate::status::{self, Sources};
 use crate::tell::Teller;
 
 /// Feeds the machine, and tells what it says.
@@ -35,7 +37,14 @@ pub struct Feed {
     pub metrics: Metrics,
     /// The nodes that had a speaker when the machine was last told.
     pub speakers: BTreeSet<NodeName>,
+    /// What is told about the machine.
+    pub sources: Sources,
+    /// What people want to see.
+    pub questions: Questions,
 }
+
+/// What `/debug` tells.
+pub const SUBJECTS: [&str; 2] = ["snapshot", "assignment"];
 
 impl Feed {
     /// Runs until the machine has ended.
@@ -52,6 +61,7 @@ impl Feed {
                     None => return Ok(()),
                 },
                 () = self.recorder.until_due() => self.record().await,
+                question = self.questions.next() => self.answer(question),
                 update = self.source.changed() => {
                     waiting.merge(update.dirty);
                     // A part of the truth would take addresses from nodes.
@@ -61,6 +71,19 @@ impl Feed {
                 }
             }
         }
+    }
+
+    fn answer(&self, question: Question) {
+        if question.subject() != "assignment" {
+            return question.answer(self.source.snapshot());
+        }
+        let sources = self.sources.clone();
+        // The machine answers when it has time; what comes in meanwhile need not wait.
+        tokio::spawn(async move {
+            if let Ok(status) = status::look(&sources, None).await {
+                question.answer(status);
+            }
+        });
     }
 
     fn sync(&mut self, dirty: &Dirty) {

@@ -9,13 +9,13 @@ use std::sync::{Arc, RwLock};
 use config_runtime::server::{self, Flag, Health};
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
-use config_runtime::telemetry;
-use config_runtime::{Interest, client, events};
+use config_runtime::telemetry::{self, LogLevel};
+use config_runtime::{Interest, client, debug, events};
 use prometheus_client::registry::Registry;
 use speaker::arguments::{Arguments, ProxyHealthUrl, Task, Verb};
 use speaker::compile::Compiler;
 use speaker::engine::{self, Command, Control, Engine, EngineError};
-use speaker::feed::Feed;
+use speaker::feed::{Feed, SUBJECTS};
 use speaker::judge::Judge;
 use speaker::metrics::Metrics;
 use speaker::proxy_socket::{News, Said};
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let ended = telemetry::initialise(&arguments.common)
         .map_err(anyhow::Error::from)
-        .and_then(|()| start(arguments));
+        .and_then(|level| start(arguments, level));
     ended.unwrap_or_else(|error| {
         tracing::error!(error = %format_args!("{error:#}"), "Cannot start");
         ExitCode::FAILURE
@@ -63,7 +63,7 @@ fn examine() -> ExitCode {
     }
 }
 
-fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn start(arguments: Arguments, level: LogLevel) -> anyhow::Result<ExitCode> {
     if arguments.node.node_name.is_empty() {
         anyhow::bail!("the name of this node is not known: give --node-name or set NODE_NAME");
     }
@@ -72,7 +72,7 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .worker_threads(WORKER_THREADS)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(arguments, keys));
+    let ended = runtime.block_on(run(arguments, keys, level));
     runtime.shutdown_background();
     ended
 }
@@ -89,9 +89,11 @@ fn keys(arguments: &Arguments) -> anyhow::Result<Keyring> {
     }
 }
 
-async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
+async fn run(arguments: Arguments, keys: Keyring, level: LogLevel) -> anyhow::Result<ExitCode> {
     let mut supervisor = Supervisor::new()?;
     let closing = supervisor.closing();
+    supervisor.spawn_server("log level", level.clone().follow_signal(closing.clone()));
+    let (debug, questions) = debug::offer(&arguments.common, &SUBJECTS, level);
     let settings = arguments.settings();
     let node = settings.node.clone();
     let client = client::connect(&arguments.common, "speaker").await?;
@@ -147,14 +149,16 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         let serving = server::serve_when_free("health", address, router, None, closing.clone());
         supervisor.spawn_server("health", serving);
     }
+    let sources = Sources {
+        node: node.clone(),
+        control: control.clone(),
+        compiler: Arc::clone(&compiler),
+    };
     if let Some(address) = arguments.metrics_address() {
         let identity = arguments.common.identity()?;
-        let sources = Sources {
-            node: node.clone(),
-            control: control.clone(),
-            compiler: Arc::clone(&compiler),
-        };
-        let router = server::metrics_router(registry).merge(status::router(sources));
+        let router = server::metrics_router(registry)
+            .merge(status::router(sources.clone()))
+            .merge(debug);
         let serving =
             server::serve_when_free("metrics", address, router, identity, closing.clone());
         supervisor.spawn_server("metrics", serving);
@@ -196,6 +200,8 @@ async fn run(arguments: Arguments, keys: Keyring) -> anyhow::Result<ExitCode> {
         configured,
         metrics,
         speakers: BTreeSet::new(),
+        sources,
+        questions,
     };
     supervisor.spawn("feed", feed.run());
     Ok(supervisor.run().await)

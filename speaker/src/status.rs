@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::compile::Compiler;
 use crate::doctor::{self, facts};
-use crate::engine::{Control, Interface, State, VipView};
+use crate::engine::{Control, Gone, Interface, State, VipView};
 use crate::probe::who_has;
 
 /// What is needed to answer.
@@ -33,7 +33,7 @@ pub struct Sources {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+pub(crate) struct Status {
     version: u32,
     node: String,
     addresses: Vec<AddressStatus>,
@@ -198,10 +198,15 @@ async fn probe(sources: Sources, vip: IpAddr, probes: Arc<Semaphore>) -> Respons
 const MOST_PROBES: usize = 16;
 
 async fn answer(sources: Sources, only: Option<IpAddr>) -> Response {
-    let state = match sources.control.state().await {
-        Ok(state) => state,
-        Err(gone) => return (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
-    };
+    match look(&sources, only).await {
+        Ok(status) => Json(status).into_response(),
+        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    }
+}
+
+/// Where every address stands, or only one.
+pub(crate) async fn look(sources: &Sources, only: Option<IpAddr>) -> Result<Status, Gone> {
+    let state = sources.control.state().await?;
     let compiler = sources
         .compiler
         .read()
@@ -210,7 +215,7 @@ async fn answer(sources: Sources, only: Option<IpAddr>) -> Response {
         let keys = compiler.services_of(vip);
         keys.map(ToString::to_string).collect()
     };
-    Json(status(&sources.node, &state, only, services)).into_response()
+    Ok(status(&sources.node, &state, only, services))
 }
 
 fn status(

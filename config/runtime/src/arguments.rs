@@ -34,6 +34,10 @@ pub struct CommonArguments {
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_address: Option<ListenAddress>,
 
+    /// Serve /debug beside /metrics: what the program holds, as JSON, and its log level, which PUT changes
+    #[arg(long)]
+    pub debug_endpoints: bool,
+
     /// Where to serve /healthz, /livez and /readyz: ADDRESS:PORT, :PORT for all addresses, or off
     #[arg(long, value_name = "ADDRESS")]
     pub health_address: Option<ListenAddress>,

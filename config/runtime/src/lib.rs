@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod backoff;
 pub mod client;
 pub mod connection;
+pub mod debug;
 mod delivery;
 pub mod events;
 mod files;

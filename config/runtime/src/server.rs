@@ -213,20 +213,33 @@ pub async fn serve_when_free(
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use prometheus_client::metrics::counter::Counter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
     /// The status and the body that a server of these routes answers with.
-    async fn ask(router: &Router, path: &str) -> (u16, String) {
+    pub(crate) async fn ask(router: &Router, path: &str) -> (u16, String) {
+        send(router, "GET", path, "").await
+    }
+
+    /// The same for any method, with a body.
+    pub(crate) async fn send(
+        router: &Router,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, String) {
         let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, router.clone(), None, stop.clone()));
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();

@@ -1,9 +1,14 @@
 //! What is told about Services, in Events and in the log.
 
-use config::name::ServiceKey;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use config::name::{PoolName, ServiceKey};
+use config_runtime::debug::Question;
 use config_runtime::events::{Event, Severity, Subject};
 use controller_allocator::Outcome;
 use controller_allocator::status::{Notice, ServiceStatus};
+use serde::Serialize;
 
 use super::Reign;
 use crate::observed::Observed;
@@ -34,6 +39,37 @@ impl Reign<'_> {
         }
     }
 
+    /// Answers what people want to see.
+    pub(super) fn answer(&self, question: Question) {
+        match question.subject() {
+            "assignment" => question.answer(self.assignment()),
+            _ => question.answer(self.replica.source.snapshot()),
+        }
+    }
+
+    fn assignment(&self) -> Assignment<'_> {
+        let services = self.allocator.decisions().map(|(service, decision)| {
+            let granted = decision.granted.iter();
+            let given = Given {
+                addresses: granted
+                    .map(|granted| (granted.address, granted.pool.clone()))
+                    .collect(),
+                lacks: decision.rejection.as_ref().map(ToString::to_string),
+            };
+            (service, given)
+        });
+        let held = self.allocator.holds().map(|hold| Held {
+            address: hold.address,
+            service: hold.service,
+            until: hold.until.to_string(),
+        });
+        Assignment {
+            services: services.collect(),
+            held: held.collect(),
+            pending_writes: self.writes.pending(),
+        }
+    }
+
     pub(super) fn tell(&self, observed: &Observed, severity: Severity, reason: &str, note: String) {
         let service = &observed.service;
         self.replica.events.tell(Event {
@@ -49,6 +85,30 @@ impl Reign<'_> {
             note,
         });
     }
+}
+
+/// What a Service has and lacks, for people who look into a running controller.
+#[derive(Serialize)]
+struct Given {
+    addresses: BTreeMap<IpAddr, Option<PoolName>>,
+    lacks: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Held {
+    address: IpAddr,
+    service: ServiceKey,
+    until: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Assignment<'a> {
+    services: BTreeMap<&'a ServiceKey, Given>,
+    /// Of deleted Services.
+    held: Vec<Held>,
+    /// How many writes to the API server wait or are under way.
+    pending_writes: usize,
 }
 
 fn log(service: &ServiceKey, notice: &Notice) {

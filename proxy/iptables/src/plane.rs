@@ -1,5 +1,6 @@
 //! The data plane as the proxy uses it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use proxy_table::{ForwardingTable, TableChange};
@@ -83,6 +84,21 @@ impl Iptables {
         self.send(change)
     }
 
+    /// What the kernel should hold for the table, as `iptables-save` would print it, family by family.
+    pub fn describe(&self, table: &ForwardingTable) -> BTreeMap<String, Vec<String>> {
+        let families = self.kernel.found().families();
+        let mirror = Mirror::new(table, self.style, families);
+        let rulesets = mirror.program().families.iter();
+        let lines = rulesets.map(|(family, rules)| {
+            let text = rules.render(*family);
+            (
+                family.to_string(),
+                text.lines().map(str::to_owned).collect(),
+            )
+        });
+        lines.collect()
+    }
+
     fn send(&mut self, change: Option<Change>) -> Result<bool, KernelError> {
         let Some(change) = change else {
             return Ok(false);
@@ -102,7 +118,7 @@ impl Iptables {
 
     fn wanted(&self) -> &Program {
         static NOTHING: Program = Program {
-            families: std::collections::BTreeMap::new(),
+            families: BTreeMap::new(),
         };
         self.mirror.as_ref().map_or(&NOTHING, Mirror::program)
     }

@@ -1,5 +1,6 @@
 //! The data plane as the proxy uses it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -86,6 +87,19 @@ impl Ipvs {
             }
         }
         Ok(other_rules || !before.is_empty() || !after.is_empty())
+    }
+
+    /// What the kernel holds for the table, in lines for people: the rules before IPVS, its virtual servers, and the addresses
+    /// that the node has for them.
+    pub fn describe(&self, table: &ForwardingTable) -> BTreeMap<String, Vec<String>> {
+        let held = self.mirror.held();
+        let mut parts = self.rules.describe(table);
+        let servers = held.servers.iter();
+        let servers = servers.map(|(key, server)| format!("{key:?}: {server:?}"));
+        parts.insert("servers".to_owned(), servers.collect());
+        let addresses = held.addresses.keys().map(ToString::to_string);
+        parts.insert("addresses".to_owned(), addresses.collect());
+        parts
     }
 
     /// Removes endpoints whose connections have ended, where it is time to look.

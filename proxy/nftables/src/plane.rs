@@ -1,5 +1,7 @@
 //! The data plane as the proxy uses it.
 
+use std::collections::BTreeMap;
+
 use proxy_table::{ForwardingTable, TableChange};
 
 use crate::kernel::{Early, Heard, Kernel, KernelError, Listener};
@@ -110,6 +112,11 @@ impl Nftables {
             Ears::Disturbed => true,
             Ears::Deaf => !self.kernel.has_known_tables(),
         }
+    }
+
+    /// What the kernel should hold for the table, in lines for people, chain by chain, and the elements.
+    pub fn describe(&self, table: &ForwardingTable) -> BTreeMap<String, Vec<String>> {
+        Program::compile_for(table, &self.forwarder).describe()
     }
 
     /// What the kernel holds: what was read early, if that is still so.

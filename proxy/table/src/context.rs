@@ -1,5 +1,6 @@
 //! What the table has to know of the node that it is for.
 
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use ipnet::IpNet;
 use crate::flow::{Arrival, Flow, Origin};
 
 /// The node, its surroundings, and how the proxy was asked to behave.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeContext {
     /// The node's name, by which its own endpoints are known.
     pub name: NodeName,
@@ -33,7 +35,7 @@ pub struct NodeContext {
 }
 
 /// How flows of Pods of this cluster are told from those of outsiders.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub enum PodDetection {
     /// They are not: every flow that is not the node's own counts as from outside.
     #[default]

@@ -1,5 +1,6 @@
 //! The parts of the table: frontends, and the endpoints behind them.
 
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -66,7 +67,7 @@ impl fmt::Display for FrontendKey {
 /// What a frontend comes from.
 ///
 /// The order is that of precedence when two Services claim one address and port: nobody takes a ClusterIP away.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum FrontendKind {
     /// `spec.clusterIPs`.
     ClusterIp,
@@ -79,7 +80,8 @@ pub enum FrontendKind {
 }
 
 /// What happens to packets of new connections to one address and port.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Frontend {
     /// What it comes from.
     pub kind: FrontendKind,
@@ -102,7 +104,7 @@ pub struct Frontend {
 }
 
 /// Where the flows to a frontend go.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 pub enum Outcome {
     /// To one of these, uniformly.
     Forward(EndpointSet),
@@ -123,7 +125,7 @@ impl Outcome {
 }
 
 /// Whose source address a frontend replaces.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Masquerade {
     /// Everybody's.
     Always,
@@ -169,6 +171,12 @@ impl EndpointSet {
     }
 }
 
+impl Serialize for EndpointSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
+    }
+}
+
 impl Deref for EndpointSet {
     type Target = [Endpoint];
 
@@ -178,7 +186,7 @@ impl Deref for EndpointSet {
 }
 
 /// What happens to packets to a ClusterIP at a port (or of a protocol) that its Service does not have.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum UndefinedPort {
     /// Rejected: the Service is ours and has no such port.
     Reject,

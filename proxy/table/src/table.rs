@@ -1,11 +1,13 @@
 //! The forwarding table: the parts of all Services, and who has which frontend.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::name::ServiceKey;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 
 use crate::context::NodeContext;
 use crate::frontend::{Frontend, FrontendKey, FrontendKind, ServiceTable, UndefinedPort};
@@ -56,6 +58,38 @@ impl TableChange {
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
         self.frontends.is_empty() && self.cluster_ips.is_empty() && self.handed_over.is_empty()
+    }
+}
+
+/// As JSON, for people who look into a running proxy: what is in force, sorted.
+impl Serialize for ForwardingTable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Held<'a> {
+            service: &'a ServiceKey,
+            #[serde(flatten)]
+            frontend: &'a Frontend,
+        }
+        let frontends = self.frontends().map(|(key, service, frontend)| {
+            let frontend = frontend.as_ref();
+            (key, (key.to_string(), Held { service, frontend }))
+        });
+        let frontends: BTreeMap<_, _> = frontends.collect();
+        let cluster_ips: BTreeMap<_, _> = self.cluster_ips().collect();
+        let mut all = serializer.serialize_struct("ForwardingTable", 3)?;
+        all.serialize_field("node", &*self.context)?;
+        all.serialize_field("frontends", &InOrder(frontends.into_values().collect()))?;
+        all.serialize_field("clusterIps", &cluster_ips)?;
+        all.end()
+    }
+}
+
+/// A map whose order is that of the pairs.
+struct InOrder<T>(Vec<(String, T)>);
+
+impl<T: Serialize> Serialize for InOrder<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 

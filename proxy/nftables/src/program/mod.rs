@@ -102,6 +102,20 @@ impl Change {
 }
 
 impl Program {
+    /// All of it in lines for people: the rules of each chain, and the elements.
+    pub fn describe(&self) -> BTreeMap<String, Vec<String>> {
+        let chains = self.chains.iter().map(|((family, chain), rules)| {
+            let rules = rules.iter().map(|rule| format!("{rule:?}")).collect();
+            (format!("{family} chain {chain}"), rules)
+        });
+        let elements = self.elements.iter().map(|(item, value)| match value {
+            Value::Member => format!("{item:?}"),
+            value => format!("{item:?}: {value:?}"),
+        });
+        let elements = ("elements".to_owned(), elements.collect());
+        chains.chain([elements]).collect()
+    }
+
     /// Translates a table. Total: every table has a program.
     pub fn compile(table: &ForwardingTable) -> Self {
         Self::compile_for(table, &Forwarder::Rules)
