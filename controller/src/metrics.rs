@@ -40,6 +40,43 @@ struct ResultLabels {
     result: &'static str,
 }
 
+/// What became of the write of a status.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WriteResult {
+    /// It was written.
+    Written,
+    /// The Service had changed meanwhile.
+    Stale,
+    /// The Service was gone.
+    Gone,
+    /// This replica did not lead any more.
+    NotLeading,
+    /// The API server could not be asked, or refused.
+    Failed,
+}
+
+impl WriteResult {
+    const ALL: [Self; 5] = [
+        Self::Written,
+        Self::Stale,
+        Self::Gone,
+        Self::NotLeading,
+        Self::Failed,
+    ];
+
+    const fn labels(self) -> ResultLabels {
+        ResultLabels {
+            result: match self {
+                Self::Written => "written",
+                Self::Stale => "stale",
+                Self::Gone => "gone",
+                Self::NotLeading => "not_leading",
+                Self::Failed => "failed",
+            },
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
@@ -54,6 +91,10 @@ impl Metrics {
             write_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             settle_seconds: Histogram::new(exponential_buckets(0.000_05, 4.0, 10)),
         };
+        // From 0 on: who looks for an increase does not see a counter that appears with 1.
+        for result in WriteResult::ALL {
+            drop(metrics.writes.get_or_create(&result.labels()));
+        }
         let registry = registry.sub_registry_with_prefix("foghorn");
         registry.register(
             "allocator_addresses_in_use",
@@ -104,8 +145,8 @@ impl Metrics {
     }
 
     /// A write was answered.
-    pub fn count_write(&self, result: &'static str, seconds: f64) {
-        self.writes.get_or_create(&ResultLabels { result }).inc();
+    pub fn count_write(&self, result: WriteResult, seconds: f64) {
+        self.writes.get_or_create(&result.labels()).inc();
         self.write_seconds.observe(seconds);
     }
 

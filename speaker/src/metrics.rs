@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use speaker_announcer::Event;
 
 /// All metrics of the speaker.
 #[derive(Clone, Debug)]
@@ -117,6 +118,9 @@ impl Metrics {
         // From 0 on: who looks for an increase does not see a counter that appears with 1.
         for cause in CONFLICTS {
             drop(metrics.conflicts.get_or_create(&Cause { cause }));
+        }
+        for cause in Event::OF_MOVES {
+            drop(metrics.moves.get_or_create(&Cause { cause }));
         }
         registry.register(
             "owner",

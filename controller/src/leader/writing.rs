@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::Reign;
 use crate::conditions::Wanted;
+use crate::metrics::WriteResult;
 use crate::observed::{FIELD_MANAGER, Observed};
 use crate::{advertisements, patch, pools};
 
@@ -115,33 +116,33 @@ impl Reign<'_> {
     pub(super) fn take_in_write(&mut self, written: Option<Written>) {
         let Some(Written {
             service,
-            result,
+            result: outcome,
             duration,
         }) = written
         else {
             return;
         };
         let now = Instant::now();
-        let label = match result {
+        let result = match outcome {
             Ok(object) => {
                 if let Some(observed) = Observed::from_api(&object) {
                     self.observe(observed);
                 }
                 self.writes.handle_done(&service, now);
-                "written"
+                WriteResult::Written
             }
             Err(WriteError::Stale) => {
                 tracing::debug!(%service, "Service changed meanwhile: looking at it again");
                 self.writes.handle_failed(&service, now, fastrand::f64());
-                "stale"
+                WriteResult::Stale
             }
             Err(WriteError::Gone) => {
                 self.writes.handle_done(&service, now);
-                "gone"
+                WriteResult::Gone
             }
             Err(WriteError::NotLeading) => {
                 self.writes.handle_done(&service, now);
-                "not_leading"
+                WriteResult::NotLeading
             }
             Err(WriteError::Failed(error)) => {
                 let failures = self.writes.handle_failed(&service, now, fastrand::f64());
@@ -150,12 +151,12 @@ impl Reign<'_> {
                 } else {
                     tracing::debug!(%service, error, count = failures, "Status cannot be written");
                 }
-                "failed"
+                WriteResult::Failed
             }
         };
         self.replica
             .metrics
-            .count_write(label, duration.as_secs_f64());
+            .count_write(result, duration.as_secs_f64());
     }
 
     pub(super) fn write_pools(&mut self, now: Instant) {

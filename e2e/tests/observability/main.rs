@@ -50,6 +50,7 @@ fn prometheus_finds_what_the_reference_the_alerts_and_the_dashboard_say() -> Res
         things_happen(lab)?;
         let dashboard: Value = serde_json::from_str(&read("charts/foghorn/files/dashboard.json")?)?;
         every_query_of_the_dashboard_has_an_answer(&prometheus, &dashboard)?;
+        the_first_moves_are_seen(&prometheus, &dashboard)?;
         picture::write(&prometheus, &dashboard)?;
         every_rule_can_be_evaluated(&prometheus)?;
         the_reference_is_what_is_exported(&prometheus)
@@ -124,6 +125,20 @@ fn every_query_of_the_dashboard_has_an_answer(
     println!("{count} queries of the dashboard have an answer");
     ensure!(count > 30, "only {count} queries: are they found?");
     Ok(())
+}
+
+/// Counters begin with 0, or an increase would miss the first of each kind.
+fn the_first_moves_are_seen(prometheus: &Prometheus, dashboard: &Value) -> Result<()> {
+    let mut panels = dashboard["panels"].as_array().context("panels")?.iter();
+    let panel = panels.find(|panel| panel["title"] == "Changes of ownership");
+    let query = panel.context("the panel")?["targets"][0]["expr"].as_str();
+    let query = query
+        .context("its query")?
+        .replace("$__rate_interval", "5m");
+    wait::until("changes of ownership", PATIENCE, || {
+        let values = prometheus.values(&query)?;
+        Ok(values.iter().any(|value| *value > 0.0).then_some(()))
+    })
 }
 
 /// None is misspelt, those about what has happened fire, and those about what has not do not.

@@ -131,6 +131,18 @@ impl Event {
         }
     }
 
+    /// The reasons of those for which [`Self::owns`] has an answer.
+    pub const OF_MOVES: [&str; 8] = [
+        "AddressAcquired",
+        "AddressTakenOver",
+        "AddressReceived",
+        "AddressHandedOver",
+        "AddressHandedBack",
+        "AddressYielded",
+        "AddressReleased",
+        "AddressUnconfigured",
+    ];
+
     /// Whether an operator should look at it (a Kubernetes Event of type Warning).
     pub fn is_warning(&self) -> bool {
         matches!(
