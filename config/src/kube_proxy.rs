@@ -8,6 +8,7 @@ mod fields;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -16,6 +17,7 @@ use crate::file::{decode, document};
 use crate::located::{Located, Node};
 use crate::pool::Origin;
 use crate::refusal::{Place, Reason, Refusal};
+use crate::scheduler::{Scheduler, UnknownScheduler};
 use crate::schema::unknown;
 use fields::{Field, ROOT, Shape};
 
@@ -46,6 +48,16 @@ pub struct KubeProxyConfiguration {
     pub node_port_addresses: Vec<String>,
     /// `conntrack.tcpBeLiberal`.
     pub tcp_be_liberal: bool,
+    /// `iptables.masqueradeBit`, 0 to 31.
+    pub masquerade_bit: Option<u8>,
+    /// `ipvs.scheduler`.
+    pub ipvs_scheduler: Option<Scheduler>,
+    /// `ipvs.tcpTimeout`.
+    pub ipvs_tcp_timeout: Option<Duration>,
+    /// `ipvs.tcpFinTimeout`.
+    pub ipvs_tcp_fin_timeout: Option<Duration>,
+    /// `ipvs.udpTimeout`.
+    pub ipvs_udp_timeout: Option<Duration>,
     /// What does nothing, in the order written.
     pub without_effect: Vec<WithoutEffect>,
 }
@@ -205,6 +217,11 @@ impl Reader {
             interface_name_prefix: text_at(tree, "detectLocal.interfaceNamePrefix"),
             node_port_addresses: self.node_port_addresses(tree),
             tcp_be_liberal: is_on(tree, "conntrack.tcpBeLiberal"),
+            masquerade_bit: self.masquerade_bit(tree),
+            ipvs_scheduler: self.ipvs_scheduler(tree),
+            ipvs_tcp_timeout: self.timeout(tree, "ipvs.tcpTimeout"),
+            ipvs_tcp_fin_timeout: self.timeout(tree, "ipvs.tcpFinTimeout"),
+            ipvs_udp_timeout: self.timeout(tree, "ipvs.udpTimeout"),
             without_effect: Vec::new(),
         }
     }
@@ -221,6 +238,41 @@ impl Reader {
             self.without_effect(other.to_owned(), tree.find(other), because);
         }
         is_on(tree, counts)
+    }
+
+    fn masquerade_bit(&mut self, tree: &Located) -> Option<u8> {
+        const FIELD: &str = "iptables.masqueradeBit";
+        let number = at(tree, FIELD)?.to_json().as_i64()?;
+        let bit = u8::try_from(number).ok().filter(|bit| *bit < 32);
+        if bit.is_none() {
+            let reason = format!("{number} is not the bit of a mark: write one from 0 to 31");
+            self.refuse(FIELD, tree.find(FIELD), Reason::Type(reason));
+        }
+        bit
+    }
+
+    fn ipvs_scheduler(&mut self, tree: &Located) -> Option<Scheduler> {
+        const FIELD: &str = "ipvs.scheduler";
+        match text_at(tree, FIELD)?.parse() {
+            Ok(scheduler) => Some(scheduler),
+            Err(error) => {
+                let error: UnknownScheduler = error;
+                self.refuse(FIELD, tree.find(FIELD), Reason::Type(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// A timeout; one of 0 s says no more than none.
+    fn timeout(&mut self, tree: &Located, field: &str) -> Option<Duration> {
+        let text = text_at(tree, field)?;
+        if text.starts_with('-') {
+            let text = crate::refusal::shorten(&text);
+            let reason = format!("{text} is negative: write a duration such as 1m30s");
+            self.refuse(field, tree.find(field), Reason::Type(reason));
+            return None;
+        }
+        duration_of(&text).filter(|timeout| !timeout.is_zero())
     }
 
     fn choice<T: Copy>(&mut self, tree: &Located, field: &str, known: &[(&str, T)]) -> Option<T> {
@@ -325,7 +377,9 @@ impl Shape {
             Self::Whole => (value.is_i64() || value.is_u64(), "a whole number"),
             Self::Number => (value.is_number(), "a number"),
             Self::Duration => (
-                value.as_str().is_some_and(is_duration),
+                value
+                    .as_str()
+                    .is_some_and(|text| duration_of(text).is_some()),
                 "a duration such as 1m30s",
             ),
             Self::Texts => (
@@ -352,41 +406,45 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// Whether Go's `time.ParseDuration` takes it.
-fn is_duration(text: &str) -> bool {
+/// What Go's `time.ParseDuration` makes of it, without the sign.
+fn duration_of(text: &str) -> Option<Duration> {
     let text = text.strip_prefix(['-', '+']).unwrap_or(text);
     if text == "0" {
-        return true;
+        return Some(Duration::ZERO);
     }
-    let mut rest = text;
+    let (mut rest, mut seconds) = (text, 0.0);
     while !rest.is_empty() {
         let number = rest.len()
             - rest
                 .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
                 .len();
         let (digits, after) = rest.split_at(number);
-        let unit = UNITS.iter().find_map(|unit| after.strip_prefix(unit));
-        match unit {
-            Some(after) if digits.parse::<f64>().is_ok() => rest = after,
-            _ => return false,
-        }
+        let (unit, after) = UNITS
+            .iter()
+            .find_map(|(unit, seconds)| Some((seconds, after.strip_prefix(unit)?)))?;
+        seconds += digits.parse::<f64>().ok()? * unit;
+        rest = after;
     }
-    !text.is_empty()
+    let is_something = !text.is_empty();
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|_| is_something)
+}
+
+/// The value at a path of fields.
+fn at<'a>(tree: &'a Located, path: &str) -> Option<&'a Located> {
+    path.split('.').try_fold(tree, |node, part| node.get(part))
 }
 
 fn text_at(tree: &Located, path: &str) -> Option<String> {
-    let mut parts = path.split('.');
-    let found = parts.try_fold(tree, |node, part| node.get(part))?;
-    found
+    at(tree, path)?
         .text()
         .filter(|text| !text.is_empty())
         .map(str::to_owned)
 }
 
 fn is_on(tree: &Located, path: &str) -> bool {
-    let mut parts = path.split('.');
-    let found = parts.try_fold(tree, |node, part| node.get(part));
-    found.is_some_and(|found| found.to_json() == Value::Bool(true))
+    at(tree, path).is_some_and(|found| found.to_json() == Value::Bool(true))
 }
 
 fn text_of(value: &Located) -> String {
@@ -411,8 +469,17 @@ fn not_a_prefix(text: &str) -> Reason {
 }
 
 const PRIMARY: &str = "primary";
-/// Longer ones before those that they begin with.
-const UNITS: [&str; 8] = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
+/// Units and their seconds, longer names before those that they begin with.
+const UNITS: [(&str, f64); 8] = [
+    ("ns", 1e-9),
+    ("us", 1e-6),
+    ("µs", 1e-6),
+    ("μs", 1e-6),
+    ("ms", 1e-3),
+    ("s", 1.0),
+    ("m", 60.0),
+    ("h", 3600.0),
+];
 const MODES: [(&str, Mode); 3] = [
     ("iptables", Mode::Iptables),
     ("ipvs", Mode::Ipvs),

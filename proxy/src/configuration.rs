@@ -89,6 +89,24 @@ fn fill(
     {
         dataplane(mode).clone_into(&mut arguments.dataplane);
     }
+    if !given("iptables_masquerade_bit") {
+        let bit = &mut arguments.iptables_masquerade_bit;
+        *bit = file.masquerade_bit.unwrap_or(*bit);
+    }
+    if !given("ipvs_scheduler") {
+        let scheduler = &mut arguments.ipvs_scheduler;
+        *scheduler = file.ipvs_scheduler.unwrap_or(*scheduler);
+    }
+    for (timeout, of_file) in [
+        (&mut arguments.ipvs_tcp_timeout, file.ipvs_tcp_timeout),
+        (
+            &mut arguments.ipvs_tcpfin_timeout,
+            file.ipvs_tcp_fin_timeout,
+        ),
+        (&mut arguments.ipvs_udp_timeout, file.ipvs_udp_timeout),
+    ] {
+        *timeout = timeout.or(of_file);
+    }
     let listen = |address| Some(ListenAddress(Some(address)));
     let common = &mut arguments.common;
     common.kubeconfig = common
@@ -141,6 +159,8 @@ impl From<LocalMode> for DetectLocalMode {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The arguments after a command line and a file with this body, and what was asked for in vain.
@@ -199,14 +219,27 @@ conntrack: {tcpBeLiberal: true}
 
     #[test]
     fn what_is_asked_for_in_vain_is_said() {
-        let (arguments, unheeded) = after("--node-name a", "mode: ipvs\nipvs: {scheduler: rr}");
+        let (arguments, unheeded) = after("--node-name a", "mode: ipvs\nipvs: {strictARP: true}");
         let [field] = &unheeded[..] else {
             panic!("{unheeded:?}");
         };
         assert_eq!(arguments.dataplane, "ipvs");
         assert!(field.ends_with(
-            ":4:19: ipvs.scheduler has no effect: --ipvs-scheduler and --ipvs-tcp-timeout say it"
+            ":4:19: ipvs.strictARP has no effect: no address of a Service is told to the LAN"
         ));
+        let ipvs = "mode: ipvs
+ipvs: {scheduler: sh, tcpTimeout: 1h, udpTimeout: 10s}
+iptables: {masqueradeBit: 9}";
+        let (arguments, unheeded) = after("--ipvs-udp-timeout 20s", ipvs);
+        assert_eq!(unheeded, [""; 0]);
+        assert_eq!(arguments.ipvs_scheduler.name(), "sh");
+        let seconds = |timeout: Option<Duration>| timeout.map(|timeout| timeout.as_secs());
+        assert_eq!(seconds(arguments.ipvs_tcp_timeout), Some(3600));
+        assert_eq!(seconds(arguments.ipvs_udp_timeout), Some(20));
+        assert_eq!(arguments.iptables_masquerade_bit, 9);
+        let (arguments, _) = after("--ipvs-scheduler rr --iptables-masquerade-bit 14", ipvs);
+        assert_eq!(arguments.ipvs_scheduler.name(), "rr");
+        assert_eq!(arguments.iptables_masquerade_bit, 14);
         for mode in ["nftables", "iptables"] {
             let (arguments, unheeded) = after("", &format!("mode: {mode}"));
             assert_eq!((arguments.dataplane.as_str(), unheeded), (mode, Vec::new()));

@@ -101,7 +101,7 @@ const CLIENT_CONNECTION: &[Field] = &[
 ];
 
 const IPTABLES: &[Field] = &[
-    idle("masqueradeBit", Shape::Whole, OWN_MARK),
+    applies("masqueradeBit", Shape::Whole),
     applies("masqueradeAll", Shape::Switch),
     idle(
         "localhostNodePorts",
@@ -115,12 +115,12 @@ const IPTABLES: &[Field] = &[
 const IPVS: &[Field] = &[
     idle("syncPeriod", Shape::Duration, EVERY_CHANGE),
     idle("minSyncPeriod", Shape::Duration, EVERY_CHANGE),
-    idle("scheduler", Shape::Text, IPVS_FLAGS),
+    applies("scheduler", Shape::Text),
     idle("excludeCIDRs", Shape::Texts, OTHERS_STAY),
     idle("strictARP", Shape::Switch, ALWAYS_STRICT),
-    idle("tcpTimeout", Shape::Duration, IPVS_FLAGS),
-    idle("tcpFinTimeout", Shape::Duration, IPVS_FLAGS),
-    idle("udpTimeout", Shape::Duration, IPVS_FLAGS),
+    applies("tcpTimeout", Shape::Duration),
+    applies("tcpFinTimeout", Shape::Duration),
+    applies("udpTimeout", Shape::Duration),
 ];
 
 const NFTABLES: &[Field] = &[
@@ -147,10 +147,8 @@ const CONNTRACK: &[Field] = &[
 
 const CLIENT: &str = "the watches are four requests, and nothing is written";
 const NO_MARKS: &str = "packets are not marked";
-const OWN_MARK: &str = "--iptables-masquerade-bit says which";
 const EVERY_CHANGE: &str = "each change goes to the kernel at once";
 const WATCHED: &str = "changes are watched";
-const IPVS_FLAGS: &str = "--ipvs-scheduler and --ipvs-tcp-timeout say it";
 const OTHERS_STAY: &str = "virtual servers of others are left alone";
 const ALWAYS_STRICT: &str = "no address of a Service is told to the LAN";
 const MACHINE: &str = "limits of the connection tracking are set by sysctl";

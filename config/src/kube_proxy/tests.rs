@@ -1,5 +1,7 @@
 //! What is said of each file.
 
+use std::time::Duration;
+
 use super::*;
 
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
@@ -61,7 +63,7 @@ conntrack: {{tcpBeLiberal: true}}
             interface_name_prefix: text("veth"),
             node_port_addresses: vec!["192.0.2.0/24".to_owned(), "2001:db8::/64".to_owned()],
             tcp_be_liberal: true,
-            without_effect: Vec::new(),
+            ..KubeProxyConfiguration::default()
         })
     );
 }
@@ -93,7 +95,6 @@ fn fields_that_do_nothing_are_named_with_the_reason() {
         (
             "mode: ipvs\nipvs: {scheduler: rr, strictARP: true}",
             &[
-                "kube-proxy.yaml:4:19: ipvs.scheduler has no effect: --ipvs-scheduler and --ipvs-tcp-timeout say it",
                 "kube-proxy.yaml:4:34: ipvs.strictARP has no effect: no address of a Service is told to the LAN",
             ],
         ),
@@ -122,6 +123,37 @@ fn fields_that_do_nothing_are_named_with_the_reason() {
         ),
     ] {
         warned(body, expected);
+    }
+}
+
+#[test]
+fn what_ipvs_and_iptables_are_told_is_read() {
+    let body = "iptables: {masqueradeBit: 7}
+ipvs: {scheduler: wlc, tcpTimeout: 1h15m, tcpFinTimeout: 1.5s, udpTimeout: 0s}";
+    let read = read_all(&format!("{HEAD}{body}")).unwrap();
+    assert_eq!(read.masquerade_bit, Some(7));
+    let scheduler = Some(Scheduler::WeightedLeastConnection);
+    assert_eq!(read.ipvs_scheduler, scheduler);
+    assert_eq!(read.ipvs_tcp_timeout, Some(Duration::from_secs(75 * 60)));
+    assert_eq!(read.ipvs_tcp_fin_timeout, Some(Duration::from_millis(1500)));
+    assert_eq!(read.ipvs_udp_timeout, None);
+    assert!(read.without_effect.is_empty());
+    for (body, expected) in [
+        (
+            "iptables: {masqueradeBit: 32}",
+            &[
+                "kube-proxy.yaml:3:27: iptables.masqueradeBit: 32 is not the bit of a mark: write one from 0 to 31",
+            ][..],
+        ),
+        (
+            "ipvs: {scheduler: fastest, udpTimeout: -1s}",
+            &[
+                "kube-proxy.yaml:3:19: ipvs.scheduler: \"fastest\" is no scheduler of IPVS: write one of rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, fo, ovf, mh",
+                "kube-proxy.yaml:3:40: ipvs.udpTimeout: -1s is negative: write a duration such as 1m30s",
+            ],
+        ),
+    ] {
+        refused(body, expected);
     }
 }
 
@@ -242,9 +274,9 @@ fn another_document_is_refused() {
 #[test]
 fn durations_are_those_of_go() {
     for text in ["0", "0s", "1h30m", "1.5h", "-3ms", "10µs"] {
-        assert!(is_duration(text), "{text}");
+        assert!(duration_of(text).is_some(), "{text}");
     }
     for text in ["", "1", "s", "1 s", "1d", "..s", "1h 3m"] {
-        assert!(!is_duration(text), "{text}");
+        assert!(duration_of(text).is_none(), "{text}");
     }
 }
