@@ -228,22 +228,41 @@ fn cleaner(metrics: &Metrics) -> Option<Cleaner> {
 async fn look_after(status: Arc<Status>, others: Others) {
     let mut healthy = status.healthy();
     let mut ticks = tokio::time::interval(TICK);
-    let mut may_have_leftovers = true;
     loop {
         tokio::select! {
             _ = ticks.tick() => status.refresh(Instant::now()),
             Ok(()) = healthy.changed() => {}
         }
-        if may_have_leftovers && *healthy.borrow_and_update() == Some(true) {
-            may_have_leftovers = false;
-            // It is logged what became of it.
-            let _ = tokio::task::spawn_blocking(move || others.remove()).await;
-            match tokio::task::spawn_blocking(leftovers::remove).await {
-                Ok(Ok(found)) => say(&found),
-                Ok(Err(error)) => tracing::warn!(%error, "What kube-proxy left was not looked for"),
-                Err(_) => {}
-            }
+        if *healthy.borrow_and_update() == Some(true) {
+            break;
         }
+    }
+    tokio::spawn(remove_leftovers(others));
+    loop {
+        ticks.tick().await;
+        status.refresh(Instant::now());
+    }
+}
+
+async fn remove_leftovers(others: Others) {
+    // It is logged what became of it.
+    let _ = tokio::task::spawn_blocking(move || others.remove()).await;
+    match tokio::task::spawn_blocking(leftovers::remove).await {
+        Ok(Ok(found)) => say(&found),
+        Ok(Err(error)) => tracing::warn!(%error, "What kube-proxy left was not looked for"),
+        Err(_) => {}
+    }
+    let mut retirement = others.retirement();
+    loop {
+        let looking = tokio::task::spawn_blocking(move || {
+            let again = retirement.look();
+            again.then_some(retirement)
+        });
+        match looking.await {
+            Ok(Some(waiting)) => retirement = waiting,
+            Ok(None) | Err(_) => return,
+        }
+        tokio::time::sleep(RETIREMENT_LOOK).await;
     }
 }
 
@@ -273,4 +292,6 @@ async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> an
 /// For everything but the way from the API server to the kernel.
 const WORKER_THREADS: usize = 1;
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is looked whether connections through IPVS have ended.
+const RETIREMENT_LOOK: Duration = Duration::from_secs(10);
 const LISTEN_RETRY: Duration = Duration::from_secs(5);

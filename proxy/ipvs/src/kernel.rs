@@ -1,5 +1,6 @@
 //! The only IO: IPVS by generic netlink, routes and the interface by rtnetlink, switches by `/proc/sys`.
 
+mod retire;
 mod settings;
 mod socket;
 
@@ -17,6 +18,8 @@ use proxy_table::Endpoint;
 use crate::message::rtnetlink::{self, Link};
 use crate::message::{self, Request, ToIpvs, Told, Verb};
 use crate::program::{Command, Program, Server};
+use retire::KUBE_LINK;
+pub use retire::Retired;
 use settings::Before;
 pub use settings::SettingError;
 use socket::Socket;
@@ -158,14 +161,18 @@ impl Kernel {
         Ok(program)
     }
 
-    /// The addresses that the node has at any interface; those of Services are none.
+    /// The addresses that the node has at any interface; those of Services are none, not even where kube-proxy has given them
+    /// to an interface.
     ///
     /// # Errors
     /// If the kernel cannot be read.
     pub fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, KernelError> {
         let mut own = BTreeSet::new();
+        let kube_proxys = find_link(&mut self.routes, KUBE_LINK)?.map(|link| link.index);
         self.routes.dump(rtnetlink::get_addresses(), |answer| {
-            own.extend(rtnetlink::read_interface_address(answer));
+            let found = rtnetlink::read_interface_address(answer);
+            let found = found.filter(|(index, _)| Some(*index) != kube_proxys);
+            own.extend(found.map(|(_, address)| address));
         })?;
         Ok(own)
     }
@@ -275,11 +282,7 @@ impl Kernel {
     }
 
     fn find_link(&mut self) -> Result<Option<Link>, KernelError> {
-        match self.routes.get(rtnetlink::get_link(LINK)) {
-            Ok(answer) => Ok(rtnetlink::read_link(&answer)),
-            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        find_link(&mut self.routes, LINK)
     }
 
     /// The message for a step, and what the kernel may say to it without harm.
@@ -311,6 +314,15 @@ impl Kernel {
             ),
             Command::RemoveAddress(address) => (rtnetlink::delete_route(address, link()?), GONE),
         })
+    }
+}
+
+/// The interface of this name, if there is one.
+fn find_link(routes: &mut Socket, name: &str) -> Result<Option<Link>, KernelError> {
+    match routes.get(rtnetlink::get_link(name)) {
+        Ok(answer) => Ok(rtnetlink::read_link(&answer)),
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

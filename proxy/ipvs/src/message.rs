@@ -175,6 +175,17 @@ impl ToIpvs {
     }
 }
 
+/// Destroys a set of `ipset` (`linux/netfilter/ipset/ip_set.h`).
+pub(crate) fn destroy_set(name: &str) -> Request {
+    // `NFNL_SUBSYS_IPSET`, `IPSET_CMD_DESTROY`; `nfgenmsg`: any family, version 0.
+    let what = format!("destroy the set {name}");
+    Request::new(what, 6 << 8 | 3, ACKNOWLEDGE, &[0; 4], |writer| {
+        // The oldest protocol that every kernel takes.
+        writer.attribute(1, &[6]);
+        writer.text(2, name);
+    })
+}
+
 /// Asks for the number of the family of IPVS, and loads the module where it is missing.
 pub(crate) fn get_family() -> Request {
     // `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_NAME`.

@@ -9,7 +9,7 @@ use proxy_nftables::{Forwarder, Nftables};
 use proxy_table::{ForwardingTable, TableChange};
 
 use crate::draining::Draining;
-use crate::kernel::{Kernel, KernelError, Timeouts};
+use crate::kernel::{Kernel, KernelError, Retired, Timeouts};
 use crate::program::{Change, Command, Mirror, Program, Surroundings};
 
 /// What makes IPVS forward as the table says, behind rules of nf_tables.
@@ -134,11 +134,28 @@ impl Ipvs {
         Ok(Kernel::remove()? || rules)
     }
 
-    /// Removes what IPVS has of ours once rules forward that are not behind it; whether there was anything.
+    /// Removes what IPVS has of ours, with all connections through it; whether there was anything.
     ///
     /// # Errors
     /// If the kernel refuses it.
     pub fn remove_servers() -> Result<bool, KernelError> {
         Kernel::remove()
+    }
+
+    /// Removes what IPVS has of ours as its connections end, once rules forward that are not behind it: to be called again
+    /// while some are left.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn retire() -> Result<Retired, KernelError> {
+        Kernel::retire()
+    }
+
+    /// The same with what kube-proxy's IPVS mode left, once anybody else forwards.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn retire_kube_proxy() -> Result<Retired, KernelError> {
+        Kernel::retire_kube_proxy()
     }
 }

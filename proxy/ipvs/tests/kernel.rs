@@ -27,8 +27,8 @@ use network::{Answer, Family, Host, Hosts, Transport, alone, run};
 use packets::{Plane, Scene, packets};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use proxy_ipvs::{Ipvs, Kernel, Program, Surroundings, Timeouts};
-use proxy_nftables::Key;
+use proxy_ipvs::{Ipvs, Kernel, KernelError, Program, Retired, Surroundings, Timeouts};
+use proxy_nftables::{Key, Nftables};
 use proxy_table::generate::any_scene;
 use proxy_table::{
     Endpoint, EndpointSet, ForwardingTable, Frontend, FrontendKind, Masquerade, Outcome, Place,
@@ -130,6 +130,84 @@ kernel_test! {
         }
     }
 
+    fn connections_live_on_when_other_rules_take_over() {
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        for family in [Family::V4, Family::V6] {
+            let table = talking(&hosts, &scene, family);
+            open().settle(&table, Instant::now()).unwrap();
+            let vip = SocketAddr::new(scene.vip(family, 1), 80);
+            let mut older = connect(&hosts.client, vip);
+            assert_eq!(ask(&mut older), 1);
+            Nftables::open().unwrap().settle(&table).unwrap();
+            assert_eq!(Ipvs::retire().unwrap(), Retired::Waiting(1));
+            assert_eq!(ask(&mut older), 1);
+            assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+            break_off(older);
+            until_retired(Ipvs::retire);
+            assert_eq!(held(), Program::default());
+            assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+            Ipvs::remove().unwrap();
+        }
+    }
+
+    fn what_kube_proxy_left_goes_when_its_connections_have_ended() {
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        let family = Family::V4;
+        let table = talking(&hosts, &scene, family);
+        assert_eq!(Ipvs::retire_kube_proxy().unwrap(), Retired::Nothing);
+        let vip = SocketAddr::new(scene.vip(family, 1), 80);
+        let node_port = SocketAddr::new(family.node(), 30_080);
+        let of_others = SocketAddr::new(family.client_side_vip(), 80);
+        let pod = SocketAddr::new(family.pod(1), TALK_PORT);
+        let as_kube_proxy_does = || {
+            // Which loads the module.
+            Kernel::open().unwrap();
+            std::fs::write("/proc/sys/net/ipv4/vs/conntrack", "1").unwrap();
+            words("ip link add kube-ipvs0 type dummy");
+            words(&format!("ip address add {}/32 dev kube-ipvs0", vip.ip()));
+            for server in [vip, node_port, of_others] {
+                words(&format!("ipvsadm -A -t {server} -s rr"));
+                words(&format!("ipvsadm -a -t {server} -r {pod} -m"));
+            }
+            words("ipset create KUBE-CLUSTER-IP hash:ip,port");
+            words("ipset create KUBE-6-CLUSTER-IP hash:ip,port family inet6");
+            words("ipset create OTHERS hash:ip");
+        };
+        let only_others_are_left = || {
+            let servers: Vec<_> = held().servers.into_keys().map(|key| key.address).collect();
+            assert_eq!(servers, [of_others.ip()]);
+            assert_eq!(words("ipset list -n"), "OTHERS\n");
+            words("ipset destroy OTHERS");
+            words(&format!("ipvsadm -D -t {of_others}"));
+        };
+        // For such a rule the kernel tracks connections.
+        words("iptables -t nat -A POSTROUTING -m mark --mark 0x4000 -j MASQUERADE");
+        // Another data plane takes over.
+        as_kube_proxy_does();
+        let mut older = connect(&hosts.client, vip);
+        assert_eq!(ask(&mut older), 1);
+        Nftables::open().unwrap().settle(&table).unwrap();
+        assert_eq!(Ipvs::retire_kube_proxy().unwrap(), Retired::Waiting(1));
+        assert_eq!(ask(&mut older), 1);
+        break_off(older);
+        until_retired(Ipvs::retire_kube_proxy);
+        only_others_are_left();
+        assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+        Nftables::remove().unwrap();
+        // Our own IPVS does: it has a server of its own there, and the address is routed to it once kube-proxy's interface is gone.
+        as_kube_proxy_does();
+        let mut older = connect(&hosts.client, vip);
+        assert_eq!(ask(&mut older), 1);
+        open().settle(&table, Instant::now()).unwrap();
+        until_retired(Ipvs::retire_kube_proxy);
+        assert_eq!(ask(&mut older), 1);
+        assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+        Ipvs::remove().unwrap();
+        only_others_are_left();
+    }
+
     fn nobody_on_the_lan_is_told_of_an_address() {
         let hosts = Hosts::new();
         let scene = Scene::new();
@@ -211,13 +289,7 @@ fn graceful(hosts: &Hosts, scene: &Scene, family: Family) {
         plane.update(&table, &[change], Instant::now()).unwrap();
     };
     let vip = SocketAddr::new(scene.vip(family, 1), 80);
-    let connect = |host: &Host| {
-        let stream = host.run(move || TcpStream::connect(vip).unwrap());
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
-        BufReader::new(stream)
-    };
+    let connect = |host: &Host| connect(host, vip);
     serve(&mut plane, frontend(&[1]));
     let mut older = connect(&hosts.client);
     assert_eq!(ask(&mut older), 1);
@@ -261,7 +333,62 @@ fn graceful(hosts: &Hosts, scene: &Scene, family: Family) {
     Ipvs::remove().unwrap();
 }
 
+/// A table with one frontend, whose endpoint answers as [`ask`] wants.
+fn talking(hosts: &Hosts, scene: &Scene, family: Family) -> ForwardingTable {
+    let door = SocketAddr::new(family.pod(1), TALK_PORT);
+    hosts.pods[0].run(move || talk(door, 1));
+    let endpoint = Endpoint {
+        address: family.pod(1),
+        port: TALK_PORT.try_into().unwrap(),
+    };
+    let forward = Outcome::Forward(EndpointSet::new([endpoint]).unwrap());
+    let frontend = Frontend {
+        inside: forward.clone(),
+        outside: forward,
+        ..scene.frontend(family, &[1])
+    };
+    let mut table = scene.empty_table();
+    scene.add(&mut table, 1, family, 80, frontend);
+    table
+}
+
+fn connect(host: &Host, vip: SocketAddr) -> BufReader<TcpStream> {
+    let stream = host.run(move || TcpStream::connect(vip).unwrap());
+    let patience = Some(Duration::from_secs(5));
+    stream.set_read_timeout(patience).unwrap();
+    BufReader::new(stream)
+}
+
+/// Ends a connection with a reset, which IPVS forgets after ten seconds; an orderly end it remembers for two minutes.
+fn break_off(connection: BufReader<TcpStream>) {
+    let stream = connection.into_inner();
+    let linger = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+}
+
+fn until_retired(retire: fn() -> Result<Retired, KernelError>) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while retire().unwrap() != Retired::Done {
+        assert!(Instant::now() < deadline, "connections are remembered");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(retire().unwrap(), Retired::Nothing);
+}
+
+/// Runs a command; what it prints.
+fn words(command: &str) -> String {
+    let mut words = command.split(' ');
+    let mut program = std::process::Command::new(words.next().unwrap());
+    let done = program.args(words).output().unwrap();
+    assert!(done.status.success(), "{command}: {done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
 /// Says something and hears which Pod answers.
+#[track_caller]
 fn ask(connection: &mut BufReader<TcpStream>) -> u8 {
     connection.get_mut().write_all(b"?\n").unwrap();
     let mut line = String::new();

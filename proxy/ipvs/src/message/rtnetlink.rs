@@ -90,12 +90,14 @@ pub(crate) fn read_link(answer: &[u8]) -> Option<Link> {
     })
 }
 
-/// Routes an address to the node.
+/// Routes an address to the node, behind the route that an interface has which has this very address: so it is in force as
+/// soon as that one goes.
 pub(crate) fn new_route(address: IpAddr, source: Option<IpAddr>, link: u32) -> Request {
     let what = format!("add a local route for {address}");
     let flags = ACKNOWLEDGE | CREATE | EXCLUSIVE;
     Request::new(what, 24, flags, &route_header(address), |writer| {
         route(writer, address, link);
+        writer.attribute(6, &1_u32.to_ne_bytes());
         if let Some(source) = source {
             writer.attribute(7, bare(&address_octets(source), source));
         }
@@ -132,16 +134,17 @@ pub(crate) fn get_addresses() -> Request {
     Request::new("read the addresses of the node", 22, DUMP, &[0; 8], |_| {})
 }
 
-/// Reads an address of an interface.
-pub(crate) fn read_interface_address(answer: &[u8]) -> Option<IpAddr> {
+/// Reads an address of an interface, behind the number of that.
+pub(crate) fn read_interface_address(answer: &[u8]) -> Option<(u32, IpAddr)> {
     let family = family_of((*answer.first()?).into())?;
     let found = answer.get(8..)?;
+    let index = u32::from_ne_bytes(*answer.get(4..)?.first_chunk()?);
     let mut own = attributes(found).filter(|(kind, _)| matches!(kind, 1 | 2));
     // `IFA_LOCAL` goes before `IFA_ADDRESS`, which is the other end of a point-to-point link.
     let (_, octets) = find(found, 2)
         .map(|octets| (2, octets))
         .or_else(|| own.next())?;
-    read_address(family, octets)
+    Some((index, read_address(family, octets)?))
 }
 
 fn link_header(index: u32, up: u32) -> Vec<u8> {
@@ -191,8 +194,8 @@ mod tests {
         let source: IpAddr = "192.0.2.1".parse().unwrap();
         let request = new_route(address, Some(source), 5);
         let expected =
-            b"\x34\0\0\0\x18\0\x05\x06\x01\0\0\0\0\0\0\0\x02\x20\0\0\xff\xf0\xfe\x02\0\0\0\0\
-            \x08\0\x01\0\xc0\0\x02\x07\x08\0\x04\0\x05\0\0\0\x08\0\x07\0\xc0\0\x02\x01";
+            b"\x3c\0\0\0\x18\0\x05\x06\x01\0\0\0\0\0\0\0\x02\x20\0\0\xff\xf0\xfe\x02\0\0\0\0\
+            \x08\0\x01\0\xc0\0\x02\x07\x08\0\x04\0\x05\0\0\0\x08\0\x06\0\x01\0\0\0\x08\0\x07\0\xc0\0\x02\x01";
         assert_eq!(request.octets(1), *expected);
         assert_eq!(
             read_route(&expected[16..], 5),
