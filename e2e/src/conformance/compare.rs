@@ -9,7 +9,7 @@ use e2e::document::{Marks, write_between};
 
 use super::column::Column;
 use super::report::{Outcome, Report, State};
-use super::skip::skips;
+use super::skip::{Kernel, skips};
 use crate::show::{print, say};
 use crate::trials::surroundings;
 
@@ -84,7 +84,7 @@ fn table(runs: &Runs) -> String {
         row(&escaped(name), &|(_, report)| cell(report.specs.get(name)));
     }
     table.push_str("\nNot run:\n\n");
-    for skip in skips() {
+    for skip in skips(Kernel::OfTheMachine) {
         let _ = writeln!(
             table,
             "- `{}`: {}",

@@ -19,7 +19,7 @@ use e2e::wait;
 
 use super::column::Column;
 use super::report::{Report, State};
-use super::skip::skips;
+use super::skip::{Kernel, skips};
 use crate::show::{print, say};
 
 /// Which specs are run, and how.
@@ -184,7 +184,11 @@ fn recipe(
     if selection.only_conformance {
         recipe = recipe.arg("--label-filter=Conformance");
     }
-    for skip in skips() {
+    let kernel = match selection.kernel {
+        Some(_) => Kernel::OfDebian,
+        None => Kernel::OfTheMachine,
+    };
+    for skip in skips(kernel) {
         recipe = recipe.arg(format!("--skip={}", skip.pattern));
     }
     Ok(recipe
