@@ -442,13 +442,14 @@ fn is_ours(program: &str) -> bool {
 }
 
 /// Programs of others that pages name; what is said to them is not looked at here.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 19] = [
     "cargo",
     "curl",
     "docker",
     "echo",
     "grep",
     "install",
+    "ip",
     "iptables",
     "jq",
     "k3s",
@@ -456,7 +457,9 @@ const OTHERS: [&str; 16] = [
     "kube-proxy",
     "kubectl",
     "nft",
+    "sh",
     "skopeo",
+    "systemctl",
     "openssl",
     "pkill",
 ];
