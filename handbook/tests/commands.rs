@@ -442,8 +442,9 @@ fn is_ours(program: &str) -> bool {
 }
 
 /// Programs of others that pages name; what is said to them is not looked at here.
-const OTHERS: [&str; 19] = [
+const OTHERS: [&str; 21] = [
     "cargo",
+    "ctr",
     "curl",
     "docker",
     "echo",
@@ -457,6 +458,7 @@ const OTHERS: [&str; 19] = [
     "kube-proxy",
     "kubectl",
     "nft",
+    "ping",
     "sh",
     "skopeo",
     "systemctl",
