@@ -442,7 +442,7 @@ fn is_ours(program: &str) -> bool {
 }
 
 /// Programs of others that pages name; what is said to them is not looked at here.
-const OTHERS: [&str; 21] = [
+const OTHERS: [&str; 23] = [
     "cargo",
     "ctr",
     "curl",
@@ -457,11 +457,13 @@ const OTHERS: [&str; 21] = [
     "kind",
     "kube-proxy",
     "kubectl",
+    "microk8s",
     "nft",
     "ping",
     "sh",
     "skopeo",
     "systemctl",
+    "talosctl",
     "openssl",
     "pkill",
 ];
