@@ -49,12 +49,12 @@ fn what_the_controller_holds(lab: &Lab, vip: &str) -> Result<()> {
 
 fn what_a_node_holds(lab: &Lab, vip: &str) -> Result<()> {
     let node = &lab.nodes[0].namespace;
-    let announced = told(node, SPEAKER, "assignment")?;
-    let mut addresses = announced["addresses"].as_array().into_iter().flatten();
-    ensure!(
-        addresses.any(|address| address["address"] == vip && address["owner"].is_string()),
-        "announced: {announced}"
-    );
+    wait::until("an owner in /debug/assignment", PATIENCE, || {
+        let announced = told(node, SPEAKER, "assignment")?;
+        let mut addresses = announced["addresses"].as_array().into_iter().flatten();
+        let is_owned = |address: &Value| address["address"] == vip && address["owner"].is_string();
+        Ok(addresses.any(is_owned).then_some(()))
+    })?;
     ensure!(told(node, SPEAKER, "snapshot")?["nodes"]["node-2"].is_object());
 
     let snapshot = told(node, PROXY, "snapshot")?;
