@@ -35,6 +35,8 @@ pub enum Ineligible {
     NotSelected,
     #[error("the node is labelled node.kubernetes.io/exclude-from-external-load-balancers")]
     Excluded,
+    #[error("it is the address of a node, which answers for it itself")]
+    NodeAddress,
     #[error("no endpoint of the Service is ready")]
     NoReadyEndpoint,
     #[error("no endpoint on this node is ready, and externalTrafficPolicy is Local")]
@@ -73,6 +75,7 @@ impl Ineligible {
         match self {
             Self::NotSelected => "NotSelected",
             Self::Excluded => "Excluded",
+            Self::NodeAddress => "NodeAddress",
             Self::NoReadyEndpoint => "NoReadyEndpoint",
             Self::NoReadyLocalEndpoint => "NoReadyLocalEndpoint",
             Self::Cordoned => "Cordoned",

@@ -57,6 +57,8 @@ pub struct Compiler {
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct NodeView {
     labels: config::selector::Labels,
+    /// Its own, which nobody may announce, whatever the status of a Service says.
+    addresses: BTreeSet<IpAddr>,
     obstacle: Option<Ineligible>,
 }
 
@@ -177,6 +179,10 @@ impl Compiler {
                 policy: service.external_policy,
             })
             .collect();
+        let is_of_a_node = self
+            .nodes
+            .values()
+            .any(|node| node.addresses.contains(&address));
         let contenders = self.nodes.iter().map(|(name, node)| {
             let eligibility = views.iter().map(|view| view.eligibility(name, node));
             Contender {
@@ -189,7 +195,11 @@ impl Compiler {
                 // Services that share an address go together: what one of them can serve is served.
                 eligibility: eligibility
                     .reduce(Result::or)
-                    .unwrap_or(Err(Ineligible::NotSelected)),
+                    .unwrap_or(Err(Ineligible::NotSelected))
+                    .and_then(|()| {
+                        let refused = is_of_a_node.then_some(Ineligible::NodeAddress);
+                        refused.map_or(Ok(()), Err)
+                    }),
             }
         });
         let requested = services
@@ -252,8 +262,10 @@ impl Settings {
         } else {
             None
         };
+        let addresses = node.internal_ips.iter().chain(&node.external_ips);
         NodeView {
             labels: node.labels.clone(),
+            addresses: addresses.copied().collect(),
             obstacle,
         }
     }

@@ -294,6 +294,23 @@ fn nodes_may_be_excluded_or_about_to_go() {
     );
 }
 
+/// As a load balancer that hands out the addresses of nodes leaves it, or whoever may write statuses wants it.
+#[test]
+fn nobody_announces_the_address_of_a_node() {
+    let vip = "192.0.2.240";
+    for (internal, external) in [(&[vip][..], &[][..]), (&[], &[vip])] {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let has_it = Node {
+            internal_ips: addresses(internal),
+            external_ips: addresses(external),
+            ..Node::default()
+        };
+        let has_it = Change::Node("b".into(), Some(Arc::new(has_it)));
+        let nobody = ["a", "b", "c"].map(|node| (node, "NodeAddress"));
+        check(settings(), &[has_it], &nobody);
+    }
+}
+
 #[test]
 fn advertisements_select_nodes_services_and_interfaces() {
     let in_zone_2 = advertisement("zone", |advertisement| {
