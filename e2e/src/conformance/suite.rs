@@ -49,7 +49,11 @@ pub(crate) fn run(
 ) -> Result<()> {
     fs::create_dir_all(results)?;
     let results = results.canonicalize()?;
-    let options = options_for(options, column)?;
+    let node_count = match selection.kernel {
+        Some(_) => EMULATED_NODES,
+        None => NODES,
+    };
+    let options = options_for(options, column, node_count)?;
     let Some(kernel) = &selection.kernel else {
         return with_lab(&options, |lab| {
             let machine = plug_in_beyond_the_router()?;
@@ -59,6 +63,7 @@ pub(crate) fn run(
                 binaries: &lab.binaries,
                 folder: &lab.folder,
                 kubeconfig: lab.control_plane.kubeconfig(),
+                node_count,
             };
             let mut program = begin(&cluster, column, selection, &results)?;
             wait_for_end(&mut program, selection, || lab.expect_all_running())?;
@@ -72,6 +77,7 @@ pub(crate) fn run(
             binaries: &emulated.binaries,
             folder: &emulated.folder,
             kubeconfig: emulated.control_plane.kubeconfig(),
+            node_count,
         };
         let mut program = begin(&cluster, column, selection, &results)?;
         wait_for_end(&mut program, selection, || emulated.expect_running())?;
@@ -81,7 +87,7 @@ pub(crate) fn run(
 
 /// Runs the nodes, the LAN and Foghorn in an emulated machine whose control plane is outside, until the machine ends.
 pub(crate) fn run_nodes(options: Options, column: Column) -> Result<()> {
-    with_lab(&options_for(options, column)?, |lab| {
+    with_lab(&options_for(options, column, EMULATED_NODES)?, |lab| {
         wait::until("the end", FOREVER, || {
             lab.expect_all_running()?;
             Ok(None)
@@ -89,10 +95,10 @@ pub(crate) fn run_nodes(options: Options, column: Column) -> Result<()> {
     })
 }
 
-fn options_for(options: Options, column: Column) -> Result<Options> {
+fn options_for(options: Options, column: Column, node_count: u8) -> Result<Options> {
     Ok(Options {
         images: images(&Binaries::find()?)?,
-        nodes: NODES,
+        nodes: node_count,
         ..column.lab(options)
     })
 }
@@ -105,6 +111,7 @@ struct Cluster<'a> {
     binaries: &'a Binaries,
     folder: &'a RunFolder,
     kubeconfig: PathBuf,
+    node_count: u8,
 }
 
 /// What stands for the images of the suite, by the last part of their names.
@@ -135,7 +142,7 @@ fn begin(
     kubectl.apply(&pool_yaml("lan", &[POOL_IPV4, POOL_IPV6]))?;
     let coredns = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads/coredns.yaml");
     kubectl.run(&["apply", "-f", coredns])?;
-    for (number, zone) in nodes(NODES).zip(ZONES.into_iter().cycle()) {
+    for (number, zone) in nodes(cluster.node_count).zip(ZONES.into_iter().cycle()) {
         let label = format!("topology.kubernetes.io/zone={zone}");
         kubectl.run(&["label", "node", &number.name(), &label])?;
     }
@@ -194,7 +201,7 @@ fn recipe(
     Ok(recipe
         .arg(suite)
         .args(["--", "--provider=skeleton"])
-        .arg(format!("--num-nodes={NODES}"))
+        .arg(format!("--num-nodes={}", cluster.node_count))
         .arg(format!("--kubeconfig={}", cluster.kubeconfig.display()))
         .arg(format!("--kubectl-path={}", kubectl.display())))
 }
@@ -253,6 +260,8 @@ fn summarize(name: &str, report: &Report) -> Result<usize> {
 
 /// Two in each zone: some specs want a neighbour.
 const NODES: u8 = 6;
+/// What an emulated processor can carry, and enough for the specs that a cluster must pass.
+const EMULATED_NODES: u8 = 3;
 const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 const COREDNS_PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any run.
