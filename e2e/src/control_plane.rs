@@ -431,7 +431,7 @@ const ETCD_FOLDER: &str = "/run/etcd";
 const BACKUP_FOLDER: &str = "/run/etcd-backup";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
-const PROXY_PORT: u16 = 8001;
+pub(crate) const PROXY_PORT: u16 = 8001;
 const API_PORT: u16 = 6443;
 /// The variable that names the folder with the keys of a control plane outside of this emulated machine.
 pub(crate) const OUTSIDE: &str = "FOGHORN_CONTROL_PLANE";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::binaries::Binaries;
-use crate::control_plane::{ControlPlane, OUTSIDE};
+use crate::control_plane::{ControlPlane, OUTSIDE, PROXY_PORT};
 use crate::folder::RunFolder;
 use crate::kubectl::Kubectl;
 use crate::lab::Options;
@@ -25,6 +25,7 @@ use crate::wait;
 #[derive(Debug)]
 pub struct Emulated {
     machine: Program,
+    _proxy: Program,
     /// etcd, the API server and what stands beside it.
     pub control_plane: ControlPlane,
     /// The API for people.
@@ -57,9 +58,17 @@ impl Emulated {
         let control_plane = ControlPlane::start_for_emulated(&kubernetes, folder, options)?;
         let kubeconfig = control_plane.kubeconfig();
         folder.write_scripts(&binaries, &kubeconfig)?;
+        // `kubectl proxy` listens on loopback, which the wire does not reach.
+        let proxy = Recipe::new("kubectl-proxy-relay", "socat", &Namespace::outer())
+            .arg(format!(
+                "TCP4-LISTEN:{PROXY_PORT},bind=10.0.2.2,fork,reuseaddr"
+            ))
+            .arg(format!("TCP4:127.0.0.1:{PROXY_PORT}"));
+        let proxy = Program::start(proxy, &folder.logs())?;
         let machine = Program::start(machine(kernel, arguments, folder)?, &folder.logs())?;
         let mut emulated = Self {
             machine,
+            _proxy: proxy,
             kubectl: Kubectl::new(&kubernetes, &kubeconfig),
             control_plane,
             binaries,
