@@ -46,6 +46,22 @@ impl Api {
         Ok(body)
     }
 
+    /// How many nodes are ready.
+    pub fn ready_nodes(&self) -> Result<usize> {
+        let nodes = self.get("/api/v1/nodes")?;
+        let list = |value: &Value, pointer: &str| {
+            let found = value.pointer(pointer).and_then(Value::as_array);
+            found.cloned().unwrap_or_default()
+        };
+        let is_ready = |node: &&Value| {
+            let conditions = list(node, "/status/conditions");
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        };
+        Ok(list(&nodes, "/items").iter().filter(is_ready).count())
+    }
+
     /// Makes an object in a collection.
     pub fn create(&self, collection: &str, object: &Value) -> Result<Value> {
         self.write("POST", collection, "application/json", object)

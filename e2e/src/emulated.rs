@@ -14,10 +14,9 @@ use crate::binaries::Binaries;
 use crate::control_plane::{ControlPlane, OUTSIDE, PROXY_PORT};
 use crate::folder::RunFolder;
 use crate::kubectl::Kubectl;
-use crate::lab::Options;
 use crate::namespace::{Namespace, ip};
+use crate::options::Options;
 use crate::program::{Program, Recipe};
-use crate::questions::ready_nodes;
 use crate::topology::{LAN_IPV4, LAN_IPV6, POD_NETWORK_IPV4, POD_NETWORK_IPV6};
 use crate::wait;
 
@@ -77,7 +76,7 @@ impl Emulated {
         let api = emulated.control_plane.api();
         wait::until("ready nodes in the emulated machine", PATIENCE, || {
             emulated.expect_running()?;
-            Ok((ready_nodes(&api)? == usize::from(options.nodes)).then_some(()))
+            Ok((api.ready_nodes()? == usize::from(options.nodes)).then_some(()))
         })?;
         Ok(emulated)
     }

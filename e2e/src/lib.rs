@@ -28,6 +28,7 @@ pub mod mode;
 pub mod namespace;
 pub mod node;
 pub mod observer;
+mod options;
 pub mod program;
 pub mod questions;
 pub mod random;

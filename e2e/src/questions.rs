@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::api::Api;
 use crate::lab::Lab;
 use crate::lan;
 use crate::manifest;
@@ -165,17 +164,6 @@ impl Lab {
         }
         bail!("no network namespace has {address}")
     }
-}
-
-/// How many nodes are ready.
-pub(crate) fn ready_nodes(api: &Api) -> Result<usize> {
-    let nodes = api.get("/api/v1/nodes")?;
-    Ok(items(&nodes)
-        .filter(|node| {
-            items_of(&node["status"]["conditions"])
-                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-        })
-        .count())
 }
 
 /// The external addresses in a Service's status.
