@@ -19,7 +19,7 @@ use crate::pool::Origin;
 use crate::refusal::{Place, Reason, Refusal};
 use crate::scheduler::{Scheduler, UnknownScheduler};
 use crate::schema::unknown;
-use fields::{Field, ROOT, Shape};
+use fields::{Field, ROOT, Shape, duration_of, is_nothing};
 
 /// What a file asks for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -365,72 +365,6 @@ impl Reader {
     }
 }
 
-impl Shape {
-    /// What to write, unless the value has this shape; nothing at all always has.
-    fn unless_fits(&self, value: &Value) -> Option<&'static str> {
-        if value.is_null() {
-            return None;
-        }
-        let (fits, wanted) = match self {
-            Self::Text => (value.is_string(), "a text, in quotes"),
-            Self::Switch => (value.is_boolean(), "true or false"),
-            Self::Whole => (value.is_i64() || value.is_u64(), "a whole number"),
-            Self::Number => (value.is_number(), "a number"),
-            Self::Duration => (
-                value
-                    .as_str()
-                    .is_some_and(|text| duration_of(text).is_some()),
-                "a duration such as 1m30s",
-            ),
-            Self::Texts => (
-                value
-                    .as_array()
-                    .is_some_and(|items| items.iter().all(Value::is_string)),
-                "a list of texts",
-            ),
-            Self::Section(_) | Self::Anything => (true, ""),
-        };
-        (!fits).then_some(wanted)
-    }
-}
-
-/// Whether a value says no more than its absence would: kubeadm writes every field.
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => ["", "0", "0s", "0.0.0.0", "::"].contains(&text.as_str()),
-        Value::Array(items) => items.iter().all(is_nothing),
-        Value::Object(fields) => fields.values().all(is_nothing),
-    }
-}
-
-/// What Go's `time.ParseDuration` makes of it, without the sign.
-fn duration_of(text: &str) -> Option<Duration> {
-    let text = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let number = rest.len()
-            - rest
-                .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
-                .len();
-        let (digits, after) = rest.split_at(number);
-        let (unit, after) = UNITS
-            .iter()
-            .find_map(|(unit, seconds)| Some((seconds, after.strip_prefix(unit)?)))?;
-        seconds += digits.parse::<f64>().ok()? * unit;
-        rest = after;
-    }
-    let is_something = !text.is_empty();
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|_| is_something)
-}
-
 /// The value at a path of fields.
 fn at<'a>(tree: &'a Located, path: &str) -> Option<&'a Located> {
     path.split('.').try_fold(tree, |node, part| node.get(part))
@@ -469,17 +403,6 @@ fn not_a_prefix(text: &str) -> Reason {
 }
 
 const PRIMARY: &str = "primary";
-/// Units and their seconds, longer names before those that they begin with.
-const UNITS: [(&str, f64); 8] = [
-    ("ns", 1e-9),
-    ("us", 1e-6),
-    ("µs", 1e-6),
-    ("μs", 1e-6),
-    ("ms", 1e-3),
-    ("s", 1.0),
-    ("m", 60.0),
-    ("h", 3600.0),
-];
 const MODES: [(&str, Mode); 3] = [
     ("iptables", Mode::Iptables),
     ("ipvs", Mode::Ipvs),
