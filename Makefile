@@ -212,7 +212,7 @@ CONFORMANCE_TABLE := $(PROGRAMS)/lab conformance-table --results $(CONFORMANCE) 
 .PHONY: test-conformance
 test-conformance: build lab $(LAB)/e2e.test ## Kubernetes' own conformance specs of the network, with Foghorn
 	@tools/conformance-prerequisites
-	$(TIMED) 'Conformance of the network' $(IN_CONFORMANCE) --only-conformance --strict
+	$(TIMED) 'Conformance of the network' $(subst $(CONFORMANCE),$(CONFORMANCE)-short,$(IN_CONFORMANCE)) --only-conformance --strict
 
 .PHONY: conformance
 conformance: build lab $(LAB)/e2e.test ## All specs of the network, with Foghorn and with kube-proxy, written into docs/conformance.md (MODE=iptables FOCUS=…)
