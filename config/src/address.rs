@@ -1,11 +1,11 @@
 //! Addresses, their families, and ranges of them.
 
-use serde::{Serialize, Serializer};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 
 /// One of the two families of the Internet Protocol.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]

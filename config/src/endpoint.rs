@@ -1,11 +1,11 @@
 //! Endpoints of Services, as EndpointSlices (`discovery.k8s.io/v1`) report them.
 
-use serde::Serialize;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1 as api;
+use serde::Serialize;
 
 use crate::address::IpFamily;
 use crate::name::{NodeName, ServiceKey, SliceName};

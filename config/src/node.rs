@@ -1,12 +1,12 @@
 //! Nodes of the cluster.
 
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
+use serde::Serialize;
 
 use crate::name::NodeName;
 use crate::selector::Labels;

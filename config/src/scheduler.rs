@@ -1,8 +1,9 @@
 //! How IPVS chooses among endpoints.
 
-use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::Serialize;
 
 /// A scheduler of IPVS.
 ///

@@ -1,9 +1,9 @@
 //! Label selectors, as `metav1.LabelSelector` defines them.
 
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api;
+use serde::Serialize;
 
 /// Labels of an object, by key.
 pub type Labels = BTreeMap<String, String>;

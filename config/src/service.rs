@@ -2,7 +2,6 @@
 
 mod read;
 
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -10,6 +9,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 pub(crate) use self::read::protocol;
 use crate::address::IpFamily;

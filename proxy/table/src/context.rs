@@ -1,12 +1,12 @@
 //! What the table has to know of the node that it is for.
 
-use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::name::NodeName;
 use ipnet::IpNet;
+use serde::Serialize;
 
 use crate::flow::{Arrival, Flow, Origin};
 

@@ -1,6 +1,5 @@
 //! The parts of the table: frontends, and the endpoints behind them.
 
-use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +11,7 @@ use config::address::IpFamily;
 use config::scheduler::Scheduler;
 use config::service::{Protocol, TrafficPolicy};
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 
 /// Where a frontend is reached: what a data plane looks up.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
