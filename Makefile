@@ -206,27 +206,27 @@ $(LAB)/coredns $(LAB)/traefik &: $(shell find e2e/workloads -type f -not -path '
 	@touch $(LAB)/coredns $(LAB)/traefik
 
 CONFORMANCE := $(TARGET)/conformance
-IN_CONFORMANCE := tools/in-namespaces $(PROGRAMS)/lab conformance --results $(CONFORMANCE) $(if $(FOCUS),--focus '$(FOCUS)')
+IN_CONFORMANCE := tools/in-namespaces $(PROGRAMS)/lab conformance $(if $(FOCUS),--focus '$(FOCUS)')
 CONFORMANCE_TABLE := $(PROGRAMS)/lab conformance-table --results $(CONFORMANCE) $(if $(FOCUS),,--document docs/conformance.md)
 
 .PHONY: test-conformance
 test-conformance: build lab $(LAB)/e2e.test ## Kubernetes' own conformance specs of the network, with Foghorn
 	@tools/conformance-prerequisites
-	$(TIMED) 'Conformance of the network' $(subst $(CONFORMANCE),$(CONFORMANCE)-short,$(IN_CONFORMANCE)) --only-conformance --strict
+	$(TIMED) 'Conformance of the network' $(IN_CONFORMANCE) --results $(CONFORMANCE)-short --only-conformance --strict
 
 .PHONY: conformance
 conformance: build lab $(LAB)/e2e.test ## All specs of the network, with Foghorn and with kube-proxy, written into docs/conformance.md (MODE=iptables FOCUS=…)
 	@tools/conformance-prerequisites
-	$(TIMED) "Kubernetes' specs of the network, with Foghorn" $(IN_CONFORMANCE) --mode $(MODE)
-	$(TIMED) "Kubernetes' specs of the network, with kube-proxy" $(IN_CONFORMANCE) --mode $(MODE) --kube-proxy
+	$(TIMED) "Kubernetes' specs of the network, with Foghorn" $(IN_CONFORMANCE) --results $(CONFORMANCE) --mode $(MODE)
+	$(TIMED) "Kubernetes' specs of the network, with kube-proxy" $(IN_CONFORMANCE) --results $(CONFORMANCE) --mode $(MODE) --kube-proxy
 	$(CONFORMANCE_TABLE)
 
 # A spec takes longer there, and what it waits for does not come sooner.
 .PHONY: conformance-ipvs
 conformance-ipvs: build lab $(LAB)/e2e.test $(EMULATED) ## The specs of conformance in IPVS modes, with the nodes under qemu (FOCUS=…)
 	@tools/conformance-prerequisites
-	$(TIMED) "Kubernetes' specs of the network, with Foghorn's IPVS" env FOGHORN_SLOWNESS=10 $(IN_CONFORMANCE) --mode ipvs --kernel $(IPVS_KERNEL) --only-conformance
-	$(TIMED) "Kubernetes' specs of the network, with kube-proxy's IPVS" env FOGHORN_SLOWNESS=10 $(IN_CONFORMANCE) --mode ipvs --kernel $(IPVS_KERNEL) --only-conformance --kube-proxy
+	$(TIMED) "Kubernetes' specs of the network, with Foghorn's IPVS" env FOGHORN_SLOWNESS=10 $(IN_CONFORMANCE) --results $(CONFORMANCE) --mode ipvs --kernel $(IPVS_KERNEL) --only-conformance
+	$(TIMED) "Kubernetes' specs of the network, with kube-proxy's IPVS" env FOGHORN_SLOWNESS=10 $(IN_CONFORMANCE) --results $(CONFORMANCE) --mode ipvs --kernel $(IPVS_KERNEL) --only-conformance --kube-proxy
 	$(CONFORMANCE_TABLE)
 
 $(LAB)/e2e.test: e2e/kubernetes/go.mod e2e/kubernetes/build-tests.sh

@@ -179,10 +179,12 @@ impl Compiler {
                 policy: service.external_policy,
             })
             .collect();
-        let is_of_a_node = self
-            .nodes
-            .values()
-            .any(|node| node.addresses.contains(&address));
+        let mut nodes = self.nodes.values();
+        let unless_of_a_node = if nodes.any(|node| node.addresses.contains(&address)) {
+            Err(Ineligible::NodeAddress)
+        } else {
+            Ok(())
+        };
         let contenders = self.nodes.iter().map(|(name, node)| {
             let eligibility = views.iter().map(|view| view.eligibility(name, node));
             Contender {
@@ -196,10 +198,7 @@ impl Compiler {
                 eligibility: eligibility
                     .reduce(Result::or)
                     .unwrap_or(Err(Ineligible::NotSelected))
-                    .and_then(|()| {
-                        let refused = is_of_a_node.then_some(Ineligible::NodeAddress);
-                        refused.map_or(Ok(()), Err)
-                    }),
+                    .and(unless_of_a_node),
             }
         });
         let requested = services

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use proxy_nftables::Key;
 
 use super::socket::Socket;
-use super::{Kernel, KernelError, LINK, LOADED, find_link};
+use super::{Kernel, KernelError, LOADED, find_link};
 use crate::message::rtnetlink::{self, Link};
 use crate::message::{Request, destroy_set};
 
@@ -41,7 +41,7 @@ impl Kernel {
         let mut kernel = Self::open()?;
         let ours = kernel.told()?.into_iter().filter(|told| told.ours);
         let ours: Vec<Key> = ours.map(|told| told.key).collect();
-        if ours.is_empty() && find_link(&mut kernel.routes, LINK)?.is_none() {
+        if ours.is_empty() && kernel.find_link()?.is_none() {
             return Ok(Retired::Nothing);
         }
         let waiting = kernel.remove_idle(&ours)?;
