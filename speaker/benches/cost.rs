@@ -167,7 +167,7 @@ impl Crowd {
     fn listen(&mut self) {
         for speaker in &mut self.speakers {
             for event in speaker.heard_events() {
-                *self.reasons.entry(event.reason()).or_default() += 1;
+                *self.reasons.entry(event.reason().name()).or_default() += 1;
                 if let (Some(vip), Some(owns)) = (event.vip(), event.owns()) {
                     *self.owners.entry(vip).or_default() += if owns { 1 } else { -1 };
                 }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use speaker_announcer::Event;
+use speaker_announcer::{EventReason, EventSubject};
 
 /// All metrics of the speaker.
 #[derive(Clone, Debug)]
@@ -116,11 +116,15 @@ impl Metrics {
             proxy_healthy: Gauge::default(),
         };
         // From 0 on: who looks for an increase does not see a counter that appears with 1.
-        for cause in CONFLICTS {
-            drop(metrics.conflicts.get_or_create(&Cause { cause }));
-        }
-        for cause in Event::OF_MOVES {
-            drop(metrics.moves.get_or_create(&Cause { cause }));
+        for reason in EventReason::ALL {
+            let cause = Cause {
+                cause: reason.name(),
+            };
+            match reason.subject() {
+                EventSubject::Move { .. } => drop(metrics.moves.get_or_create(&cause)),
+                EventSubject::Conflict => drop(metrics.conflicts.get_or_create(&cause)),
+                EventSubject::Speakers => {}
+            }
         }
         registry.register(
             "owner",
@@ -166,15 +170,6 @@ impl Metrics {
         metrics
     }
 }
-
-/// The reasons of Events about other machines that have, or claim, our addresses.
-const CONFLICTS: [&str; 5] = [
-    "AddressConflict",
-    "AddressDefended",
-    "AddressConflictEnded",
-    "OwnerAnswered",
-    "OwnerHeard",
-];
 
 impl Packets {
     fn register(registry: &mut Registry) -> Self {

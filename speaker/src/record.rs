@@ -91,7 +91,7 @@ impl History {
             self.0.remove(&vip);
         } else if event.owns().is_some() || matches!(event, Event::Conflict { .. }) {
             let happening = Happening {
-                reason: event.reason(),
+                reason: event.reason().name(),
                 message: event.to_string(),
                 // The API has whole seconds.
                 at: Timestamp::from_second(now.as_second()).unwrap_or(now),

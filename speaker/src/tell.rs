@@ -3,7 +3,7 @@
 use config::name::NodeName;
 use config::snapshot::Snapshot;
 use config_runtime::events::{self, Events, Severity, Subject};
-use speaker_announcer::Event;
+use speaker_announcer::{Event, EventSubject};
 use tokio::sync::watch;
 
 use crate::compile::Compiler;
@@ -64,12 +64,12 @@ impl Teller {
                     name: service.key.name().to_owned(),
                     uid: service.uid.to_string(),
                 },
-                severity: if event.is_warning() {
+                severity: if event.reason().is_warning() {
                     Severity::Warning
                 } else {
                     Severity::Normal
                 },
-                reason: event.reason().to_owned(),
+                reason: event.reason().name().to_owned(),
                 note: note.to_owned(),
             });
         }
@@ -78,7 +78,7 @@ impl Teller {
     fn count(&self, event: &Event) {
         let metrics = &self.metrics;
         let cause = Cause {
-            cause: event.reason(),
+            cause: event.reason().name(),
         };
         if let (Some(vip), Some(owns)) = (event.vip(), event.owns()) {
             let address = Address {
@@ -89,18 +89,19 @@ impl Teller {
             } else {
                 metrics.owned.remove(&address);
             }
-            metrics.moves.get_or_create(&cause).inc();
+        }
+        match event.reason().subject() {
+            EventSubject::Move { .. } => {
+                metrics.moves.get_or_create(&cause).inc();
+            }
+            EventSubject::Conflict => {
+                metrics.conflicts.get_or_create(&cause).inc();
+            }
+            EventSubject::Speakers => {}
         }
         match event {
             Event::TakenOver { silent_for, .. } => {
                 metrics.takeover.observe(silent_for.as_secs_f64())
-            }
-            Event::Conflict { .. }
-            | Event::Defended { .. }
-            | Event::ConflictEnded { .. }
-            | Event::OwnerAnswered { .. }
-            | Event::OwnerHeard { .. } => {
-                metrics.conflicts.get_or_create(&cause).inc();
             }
             Event::PeerHeard { node } => {
                 metrics.peers.get_or_create(&Peer::from(node)).set(1);
@@ -133,11 +134,11 @@ pub fn note(event: &Event, node: &NodeName, interfaces: &[Interface]) -> String 
 }
 
 fn log(event: &Event, note: &str) {
-    let reason = event.reason();
+    let reason = event.reason().name();
     if matches!(event, Event::Stalled { .. }) {
         // On a busy machine without real-time priority there are many; the metric counts them.
         tracing::debug!(reason, "{note}");
-    } else if event.is_warning() {
+    } else if event.reason().is_warning() {
         tracing::warn!(reason, "{note}");
     } else {
         tracing::info!(reason, "{note}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use config::name::NodeName;
 
 use crate::candidates::Ineligible;
+use crate::event_reason::EventReason;
 use crate::link::LinkIndex;
 use crate::packet::MacAddr;
 
@@ -107,66 +108,32 @@ impl Event {
         }
     }
 
-    /// The reason of a Kubernetes Event and the label of a metric.
-    pub fn reason(&self) -> &'static str {
+    /// What happened, without the particulars.
+    pub fn reason(&self) -> EventReason {
         match self {
-            Self::Acquired { .. } => "AddressAcquired",
-            Self::TakenOver { .. } => "AddressTakenOver",
-            Self::Received { .. } => "AddressReceived",
-            Self::HandedOver { .. } => "AddressHandedOver",
-            Self::HandedBack { .. } => "AddressHandedBack",
-            Self::Yielded { .. } => "AddressYielded",
-            Self::Released { .. } => "AddressReleased",
-            Self::Unconfigured { .. } => "AddressUnconfigured",
-            Self::Conflict { .. } => "AddressConflict",
-            Self::Defended { .. } => "AddressDefended",
-            Self::ConflictEnded { .. } => "AddressConflictEnded",
-            Self::OwnerAnswered { .. } => "OwnerAnswered",
-            Self::OwnerHeard { .. } => "OwnerHeard",
-            Self::PeerHeard { .. } => "PeerHeard",
-            Self::PeerSilent { .. } => "PeerSilent",
-            Self::SilenceAgreed { .. } => "SilenceAgreed",
-            Self::SilenceEnded { .. } => "SilenceEnded",
-            Self::Stalled { .. } => "SpeakerStalled",
+            Self::Acquired { .. } => EventReason::AddressAcquired,
+            Self::TakenOver { .. } => EventReason::AddressTakenOver,
+            Self::Received { .. } => EventReason::AddressReceived,
+            Self::HandedOver { .. } => EventReason::AddressHandedOver,
+            Self::HandedBack { .. } => EventReason::AddressHandedBack,
+            Self::Yielded { .. } => EventReason::AddressYielded,
+            Self::Released { .. } => EventReason::AddressReleased,
+            Self::Unconfigured { .. } => EventReason::AddressUnconfigured,
+            Self::Conflict { .. } => EventReason::AddressConflict,
+            Self::Defended { .. } => EventReason::AddressDefended,
+            Self::ConflictEnded { .. } => EventReason::AddressConflictEnded,
+            Self::OwnerAnswered { .. } => EventReason::OwnerAnswered,
+            Self::OwnerHeard { .. } => EventReason::OwnerHeard,
+            Self::PeerHeard { .. } => EventReason::PeerHeard,
+            Self::PeerSilent { .. } => EventReason::PeerSilent,
+            Self::SilenceAgreed { .. } => EventReason::SilenceAgreed,
+            Self::SilenceEnded { .. } => EventReason::SilenceEnded,
+            Self::Stalled { .. } => EventReason::SpeakerStalled,
         }
-    }
-
-    /// The reasons of those for which [`Self::owns`] has an answer.
-    pub const OF_MOVES: [&str; 8] = [
-        "AddressAcquired",
-        "AddressTakenOver",
-        "AddressReceived",
-        "AddressHandedOver",
-        "AddressHandedBack",
-        "AddressYielded",
-        "AddressReleased",
-        "AddressUnconfigured",
-    ];
-
-    /// Whether an operator should look at it (a Kubernetes Event of type Warning).
-    pub fn is_warning(&self) -> bool {
-        matches!(
-            self,
-            Self::Yielded { .. }
-                | Self::Conflict { .. }
-                | Self::Defended { .. }
-                | Self::OwnerAnswered { .. }
-                | Self::OwnerHeard { .. }
-                | Self::PeerSilent { .. }
-                | Self::Stalled { .. }
-        )
     }
 
     /// Whether this node answers for the VIP from now on (`Some(true)`), stopped to (`Some(false)`), or neither.
     pub fn owns(&self) -> Option<bool> {
-        match self {
-            Self::Acquired { .. } | Self::TakenOver { .. } | Self::Received { .. } => Some(true),
-            Self::HandedOver { .. }
-            | Self::HandedBack { .. }
-            | Self::Yielded { .. }
-            | Self::Released { .. }
-            | Self::Unconfigured { .. } => Some(false),
-            _ => None,
-        }
+        self.reason().owns()
     }
 }

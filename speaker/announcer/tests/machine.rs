@@ -16,9 +16,9 @@ use speaker_announcer::packet::arp::{Arp, Operation};
 use speaker_announcer::packet::ndp::{self, Message, Ndp, solicited_node};
 use speaker_announcer::packet::{Body, Frame};
 use speaker_announcer::{
-    Announcer, Candidate, Configuration, Event, Failback, Fitness, FrameError, Identity,
-    Ineligible, Key, Keyring, Link, LinkIndex, Links, MacAddr, Partition, Payload, PlacementKey,
-    Programmed, Rejection, Time, Timing, Vip,
+    Announcer, Candidate, Configuration, Event, EventReason, Failback, Fitness, FrameError,
+    Identity, Ineligible, Key, Keyring, Link, LinkIndex, Links, MacAddr, Partition, Payload,
+    PlacementKey, Programmed, Rejection, Time, Timing, Vip,
 };
 
 const LINK: LinkIndex = LinkIndex(2);
@@ -446,7 +446,7 @@ fn a_machine_that_was_stopped_blames_nobody_and_holds_its_answers() {
     announcer.handle_frame(LINK, &question.emit(), now).unwrap();
     assert_eq!(drain(&mut announcer), [], "it may have lost the address");
     let told: Vec<_> = events(&mut announcer).iter().map(Event::reason).collect();
-    assert_eq!(told, ["SpeakerStalled"]);
+    assert_eq!(told, [EventReason::SpeakerStalled]);
     now += Duration::from_millis(149);
     run(&mut announcer, now);
     assert_eq!(events(&mut announcer), []);
@@ -456,7 +456,7 @@ fn a_machine_that_was_stopped_blames_nobody_and_holds_its_answers() {
     let told: Vec<_> = events(&mut announcer).iter().map(Event::reason).collect();
     assert_eq!(
         told,
-        ["PeerSilent", "SilenceAgreed"],
+        [EventReason::PeerSilent, EventReason::SilenceAgreed],
         "after a window the peer is silent indeed"
     );
 }
