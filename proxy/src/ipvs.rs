@@ -38,11 +38,12 @@ impl DataPlane for Ipvs {
     }
 
     fn is_intact(&mut self) -> bool {
-        if let Err(error) = self.0.let_go(Instant::now()) {
+        let now = Instant::now();
+        if let Err(error) = self.0.let_go(now) {
             tracing::warn!(error = %Chain(&error), "Endpoints without connections were not removed");
             return false;
         }
-        !self.0.is_disturbed()
+        !self.0.is_disturbed(now)
     }
 
     fn describe(&self, table: &ForwardingTable) -> Description {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
 use proxy_nftables::{Forwarder, Nftables};
@@ -23,6 +23,8 @@ pub struct Ipvs {
     timeouts: Timeouts,
     mirror: Mirror,
     draining: Draining,
+    /// When the servers are read again.
+    due: Option<Instant>,
 }
 
 impl Ipvs {
@@ -38,6 +40,7 @@ impl Ipvs {
             timeouts,
             mirror: Mirror::default(),
             draining: Draining::default(),
+            due: None,
         })
     }
 
@@ -64,6 +67,7 @@ impl Ipvs {
         let drained = held.drained().map(|(key, _)| key);
         self.draining.handle_drained(drained, now);
         self.mirror = Mirror::new(table, held, surroundings);
+        self.due = Some(now + LOOK_INTERVAL);
         Ok(other_rules || !change.is_empty())
     }
 
@@ -119,10 +123,21 @@ impl Ipvs {
         Ok(())
     }
 
-    /// Whether somebody else changed our rules or our interface, as far as a quick look tells; only [`Self::settle`] ends it.
-    /// Changes of virtual servers are told to nobody by the kernel.
-    pub fn is_disturbed(&mut self) -> bool {
-        self.rules.is_disturbed() || !self.kernel.has_link()
+    /// Whether somebody else changed our rules, our interface or our servers, as far as is known; only [`Self::settle`] ends it.
+    /// The kernel tells nobody of changes of servers, so they are read, every now and then and for a small part of the time.
+    pub fn is_disturbed(&mut self, now: Instant) -> bool {
+        self.rules.is_disturbed() || !self.kernel.has_link() || !self.has_servers_as_left(now)
+    }
+
+    fn has_servers_as_left(&mut self, now: Instant) -> bool {
+        if self.due.is_none_or(|due| now < due) {
+            return true;
+        }
+        let begin = Instant::now();
+        let held = self.kernel.read();
+        self.due = Some(now + LOOK_INTERVAL.max(begin.elapsed() * LOOK_SHARE));
+        // What cannot be read now is read later.
+        held.map_or(true, |held| held.has_the_same_of_ours(self.mirror.held()))
     }
 
     /// Removes everything of ours, the rules included; whether there was anything.
@@ -159,3 +174,8 @@ impl Ipvs {
         Kernel::retire_kube_proxy()
     }
 }
+
+/// How long a change of servers by others stays unseen, unless reading them takes long.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Reading them takes one part in so many of the time at most.
+const LOOK_SHARE: u32 = 50;

@@ -89,7 +89,7 @@ kernel_test! {
             // Nobody is connected: what waits goes at the first look.
             plane.let_go(Instant::now() + Duration::from_secs(3)).unwrap();
             assert_eq!(held(), compile(&table));
-            assert!(!plane.is_disturbed());
+            assert!(!plane.is_disturbed(later()));
             assert!(!plane.settle(&table, Instant::now()).unwrap(), "a second sync sends something");
             assert!(!open().settle(&table, Instant::now()).unwrap(), "a restart sends something");
         }
@@ -114,12 +114,45 @@ kernel_test! {
         let mut plane = open();
         plane.settle(&table, Instant::now()).unwrap();
         for vandalism in ["link del foghorn0", "link set foghorn0 down"] {
-            assert!(!plane.is_disturbed());
+            assert!(!plane.is_disturbed(Instant::now()));
             run("ip", &vandalism.split(' ').collect::<Vec<_>>());
-            assert!(plane.is_disturbed(), "{vandalism}");
+            assert!(plane.is_disturbed(Instant::now()), "{vandalism}");
             plane.settle(&table, Instant::now()).unwrap();
             assert_eq!(held(), compile(&table), "{vandalism}");
         }
+    }
+
+    fn what_others_do_to_our_servers_is_mended_and_their_own_stay() {
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1, 2]));
+        let mut plane = open();
+        plane.settle(&table, Instant::now()).unwrap();
+        let vip = SocketAddr::new(scene.vip(Family::V4, 1), 80);
+        let endpoint = *held().servers.into_values().next().unwrap().endpoints.keys().next().unwrap();
+        let endpoint = format!("{}:{}", endpoint.address, endpoint.port);
+        words("ipvsadm -A -t 203.0.113.9:80 -s wlc");
+        assert!(!plane.is_disturbed(later()), "a server of others is no change of ours");
+        for vandalism in [
+            "ipvsadm -C".to_owned(),
+            format!("ipvsadm -D -t {vip}"),
+            format!("ipvsadm -E -t {vip} -s wlc"),
+            format!("ipvsadm -d -t {vip} -r {endpoint}"),
+            format!("ipvsadm -e -t {vip} -r {endpoint} -m -w 7"),
+            format!("ipvsadm -a -t {vip} -r 10.244.9.9:80 -m"),
+            format!("ip route del local {} table local", vip.ip()),
+        ] {
+            words(&vandalism);
+            assert!(!plane.is_disturbed(Instant::now()), "{vandalism}: it is not always looked at");
+            assert!(plane.is_disturbed(later()), "{vandalism}");
+            plane.settle(&table, Instant::now()).unwrap();
+            let ours = Program { servers: held().servers.into_iter().filter(|(_, server)| !server.foreign).collect(), ..held() };
+            assert_eq!(ours, compile(&table), "{vandalism}");
+        }
+        // `-C` took it too; with it gone nothing of others was there to lose.
+        words("ipvsadm -A -t 203.0.113.9:80 -s wlc");
+        plane.settle(&table, Instant::now()).unwrap();
+        assert_eq!(words("ipvsadm -Sn").matches("203.0.113.9:80").count(), 1);
     }
 
     fn a_connection_lives_on_when_its_endpoint_ends_and_no_other_begins_there() {
@@ -424,6 +457,11 @@ impl Plane for Ipvs {
 
 fn open() -> Ipvs {
     Ipvs::open(Scheduler::default(), Timeouts::default()).unwrap()
+}
+
+/// When servers are read again.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
 }
 
 /// What IPVS holds now.

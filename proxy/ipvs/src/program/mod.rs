@@ -163,6 +163,13 @@ impl Server {
 }
 
 impl Program {
+    /// Whether two readings have the same of ours; servers of others do not count.
+    pub fn has_the_same_of_ours(&self, other: &Self) -> bool {
+        let ours = |(_, server): &(&Key, &Server)| !server.foreign;
+        let of_self = self.servers.iter().filter(ours);
+        of_self.eq(other.servers.iter().filter(ours)) && self.addresses == other.addresses
+    }
+
     /// Translates a table. Total: every table has a program.
     pub fn compile(table: &ForwardingTable, surroundings: &Surroundings) -> Self {
         let mut program = Self::default();
