@@ -98,6 +98,9 @@ impl Contender {
 
     /// Removes all rules it may have left.
     pub(crate) fn clean_up(self, lab: &Lab) -> Result<()> {
+        if self == Self::Ipvs || self == Self::IpvsFast {
+            return sweep(lab);
+        }
         let mut recipe = self.recipe(lab)?;
         recipe.name.push_str("-cleanup");
         recipe.arguments.push("--cleanup".into());
@@ -220,6 +223,21 @@ impl Running {
         self.program.terminate(PATIENCE)?;
         Ok(())
     }
+}
+
+/// Removes everything there is: `kube-proxy --cleanup` fails at a chain of its own after its IPVS mode ("Device or resource
+/// busy", v1.37.2 with iptables 1.8.9).
+fn sweep(lab: &Lab) -> Result<()> {
+    let namespace = &lab.node(first_node()?)?.namespace;
+    for (program, arguments) in [
+        ("ipvsadm", &["-C"][..]),
+        ("ip", &["link", "delete", "kube-ipvs0"]),
+        ("nft", &["flush", "ruleset"]),
+        ("ipset", &["destroy"]),
+    ] {
+        namespace.output(program, arguments)?;
+    }
+    Ok(())
 }
 
 /// The node that the contenders run on.
