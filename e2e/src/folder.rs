@@ -69,6 +69,11 @@ impl RunFolder {
         self.path.join("image-older")
     }
 
+    /// The same of the image that has the programs of iptables too.
+    pub fn iptables_image(&self) -> PathBuf {
+        self.path.join("image-iptables")
+    }
+
     /// What the API server was asked by Foghorn's Pods, one object of JSON on each line.
     pub fn audit(&self) -> PathBuf {
         self.path.join("audit.json")

@@ -14,24 +14,35 @@ use anyhow::Result;
 use crate::binaries::existing;
 use crate::topology::NODES;
 
-/// A program of the image, and the capabilities that the chart adds for it.
-pub const PROGRAMS: [(&str, &[&str]); 3] = [
+/// A program of an image, and the capabilities that the chart adds for it.
+pub type ProgramOfImage = (&'static str, &'static [&'static str]);
+
+/// The programs of the image.
+pub const PROGRAMS: [ProgramOfImage; 3] = [
     ("controller", &[]),
     ("speaker", &["NET_RAW", "SYS_NICE", "IPC_LOCK"]),
     ("proxy", &["NET_ADMIN"]),
 ];
 
-/// Writes an image with the `programs` of a folder into the folder `image`, and makes the folders that nodes give to Pods.
-pub(crate) fn write(programs: &Path, image: &Path) -> Result<()> {
+/// The programs of the image that has those of iptables too.
+pub const PROGRAMS_WITH_IPTABLES: [ProgramOfImage; 3] = [
+    PROGRAMS[0],
+    PROGRAMS[1],
+    ("proxy", &["NET_ADMIN", "NET_RAW"]),
+];
+
+/// Writes an image with `programs`, which are in the folder `from`, into the folder `image`, and makes the folders that nodes
+/// give to Pods.
+pub(crate) fn write(from: &Path, programs: &[ProgramOfImage], image: &Path) -> Result<()> {
     fs::create_dir(image)?;
     // hostPath of the Pods; each container finds its node's own there.
     fs::create_dir_all("/run/foghorn")?;
     for node in NODES {
         fs::create_dir_all(format!("/run/foghorn-{node}"))?;
     }
-    for (part, capabilities) in PROGRAMS {
+    for (part, capabilities) in programs {
         let name = format!("foghorn-{part}");
-        let program = existing(programs.join(&name), "cargo build")?;
+        let program = existing(from.join(&name), "cargo build")?;
         let added: String = capabilities
             .iter()
             .map(|capability| format!(",+{}", capability.to_lowercase()))

@@ -12,7 +12,7 @@ use crate::binaries::Binaries;
 use crate::control_plane::{ControlPlane, OUTSIDE, kube_proxy, node_agent};
 use crate::faults::Faults;
 use crate::folder::RunFolder;
-use crate::image;
+use crate::image::{self, PROGRAMS, PROGRAMS_WITH_IPTABLES};
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
 use crate::manifest;
@@ -74,12 +74,15 @@ impl Lab {
         let logs = folder.logs();
         let lan = Lan::build(options.nodes)?;
         let kubernetes = binaries.kubernetes()?;
-        if options.as_pods {
-            image::write(&binaries.foghorn, &folder.image())?;
-        }
         let mut images = options.images.clone();
+        if options.as_pods {
+            let (programs, with_iptables) = (&binaries.foghorn, folder.iptables_image());
+            image::write(programs, &PROGRAMS, &folder.image())?;
+            image::write(programs, &PROGRAMS_WITH_IPTABLES, &with_iptables)?;
+            images.push(format!("foghorn-iptables={}/", with_iptables.display()));
+        }
         if let Some(programs) = &options.older {
-            image::write(programs, &folder.older_image())?;
+            image::write(programs, &PROGRAMS, &folder.older_image())?;
             images.push(format!("foghorn-older={}/", folder.older_image().display()));
         }
         let mut control_plane = ControlPlane::start(

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::audit::{self, Right};
-use e2e::image::PROGRAMS;
+use e2e::image::{PROGRAMS, PROGRAMS_WITH_IPTABLES, ProgramOfImage};
 use e2e::installation::NAMESPACE;
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::namespace::output;
@@ -25,11 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const ALL_PARTS: [(&str, usize); 3] = [("controller", 2), ("speaker", 3), ("proxy", 3)];
 
 /// Each is a `--set` of the chart.
-const SWITCHED_ON: [&str; 8] = [
+const SWITCHED_ON: [&str; 10] = [
     "pool=192.168.1.240/29",
     "prometheus.enabled=true,prometheus.podMonitor.enabled=true,prometheus.prometheusRule.enabled=true",
     "prometheus.enabled=true,prometheus.serviceMonitor.enabled=true,prometheus.dashboard.enabled=true",
     "proxy.enabled=true,proxy.apiServer.configMap=foghorn-api-server,proxy.privileged=true",
+    "proxy.enabled=true,proxy.apiServer.host=192.168.1.10,proxy.dataplane=iptables,proxy.iptablesBackend=nft",
+    "proxy.enabled=true,proxy.apiServer.host=192.168.1.10,proxy.dataplane=ipvs,proxy.privileged=true",
     "networkPolicy.egress[0].ports[0].port=6443,networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b",
     "prometheus.enabled=true,prometheus.podMonitor.enabled=true,prometheus.podMonitor.tlsConfig.serverName=a,prometheus.speakerMetricsTLSSecret=b",
     "speaker.updateStrategy.type=OnDelete,proxy.enabled=true,proxy.apiServer.host=192.168.1.10,proxy.updateStrategy.type=OnDelete",
@@ -57,13 +59,14 @@ fn the_chart_runs_with_the_rights_that_it_gives_and_needs_all_of_them() -> Resul
         let vips = lab.wait_until_web_answers(PATIENCE)?;
         println!("{vips:?} answer");
         lab.wait_for_components(&ALL_PARTS, PATIENCE)?;
-        containers_are_confined_as_the_lab_confines_them(lab)?;
+        containers_are_confined_as_the_lab_confines_them(lab, &PROGRAMS)?;
         every_right_is_used_and_none_is_missing(lab)?;
         the_support_bundle_has_everything_but_secrets(lab)?;
         the_doctor_asks_the_wire(lab, vips[0])?;
         let manifest = lab.helm(&["get", "manifest", "foghorn", "--namespace", NAMESPACE])?;
         lab.expect_no_drift(&manifest)?;
         an_upgrade_to_the_same_changes_nothing(lab, &values)?;
+        another_data_plane_is_an_upgrade(lab, &values)?;
         lab.expect_no_restarts()?;
         uninstalling_leaves_the_definitions_alone(lab)
     })
@@ -120,13 +123,16 @@ fn the_api_server_takes_every_object_of_the_handbook(lab: &Lab) -> Result<()> {
 }
 
 /// The lab gives each container the capabilities that the chart asks for: no others would be seen.
-fn containers_are_confined_as_the_lab_confines_them(lab: &Lab) -> Result<()> {
+fn containers_are_confined_as_the_lab_confines_them(
+    lab: &Lab,
+    programs: &[ProgramOfImage],
+) -> Result<()> {
     let pods = lab
         .api
         .get(&format!("/api/v1/namespaces/{NAMESPACE}/pods"))?;
     for pod in pods["items"].as_array().context("Pods")? {
         let part = &pod["metadata"]["labels"]["app.kubernetes.io/component"];
-        let (_, capabilities) = PROGRAMS
+        let (_, capabilities) = programs
             .iter()
             .find(|(name, _)| part == name)
             .with_context(|| format!("no program is {part}"))?;
@@ -340,6 +346,31 @@ fn an_upgrade_to_the_same_changes_nothing(lab: &Lab, values: &[&str]) -> Result<
         "generations of the workloads: {workloads}"
     );
     ensure!(state(lab)? == before, "the key or the Pods are others");
+    Ok(())
+}
+
+/// The proxy with iptables: another image, which has its programs, one capability more, and the lock of the node.
+fn another_data_plane_is_an_upgrade(lab: &mut Lab, values: &[&str]) -> Result<()> {
+    let iptables = "proxy.dataplane=iptables,proxy.image.repository=foghorn-iptables";
+    lab.upgrade_by_helm(&[values, &[iptables]].concat())?;
+    wait::until("proxies that forward with iptables", PATIENCE, || {
+        for node in &lab.nodes {
+            let url = "http://127.0.0.1:10249/proxyMode";
+            let mode = node.namespace.output("curl", &["--silent", url]);
+            if !mode.is_ok_and(|mode| mode == "iptables") {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    lab.wait_for_components(&ALL_PARTS, PATIENCE)?;
+    lab.wait_until_web_answers(PATIENCE)?;
+    containers_are_confined_as_the_lab_confines_them(lab, &PROGRAMS_WITH_IPTABLES)?;
+    for node in &lab.nodes {
+        let tables = node.namespace.output("nft", &["list", "tables"])?;
+        let left = tables.lines().any(|line| line.ends_with(" foghorn"));
+        ensure!(!left, "{} has nftables rules still:\n{tables}", node.number);
+    }
     Ok(())
 }
 

@@ -21,9 +21,31 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 
 {{- define "foghorn.image" -}}
-{{- with .Values.image }}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- include "foghorn.imageName" (dict "root" . "image" .Values.image) }}
 {{- end }}
+
+{{- /* Takes a dict of `root` and `image`: repository, tag, digest. */}}
+{{- define "foghorn.imageName" -}}
+{{- with .image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.root.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* The image of the proxy: with iptables, the one that has its programs too. */}}
+{{- define "foghorn.proxyImage" -}}
+{{- $image := deepCopy .Values.image }}
+{{- $own := .Values.proxy.image }}
+{{- if $own.repository }}{{ $_ := set $image "repository" $own.repository }}{{ end }}
+{{- if or $own.tag $own.digest }}
+{{- $_ := set $image "tag" $own.tag }}
+{{- $_ := set $image "digest" $own.digest }}
+{{- else if eq .Values.proxy.dataplane "iptables" }}
+{{- if $image.digest }}
+{{- fail "proxy.image.digest is missing: with proxy.dataplane=iptables the proxy has an image of its own, which has the programs of iptables, and image.digest is another one's" }}
+{{- end }}
+{{- $_ := set $image "tag" (printf "%s-iptables" (default .Chart.AppVersion $image.tag)) }}
+{{- end }}
+{{- include "foghorn.imageName" (dict "root" . "image" $image) }}
 {{- end }}
 
 {{- define "foghorn.serviceAccount" -}}
