@@ -242,6 +242,11 @@ test-rules: build lab ## The rules after 1000 random changes are those of a fres
 test-differential: build lab ## The proxy beside the real kube-proxy: random Services, each flow through both (MODE=iptables)
 	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_MODE=$(MODE) FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
 
+.PHONY: test-differential-ipvs
+test-differential-ipvs: build lab $(EMULATED) ## The same with both in their IPVS modes, under qemu (TABLES=48 FLOWS=40)
+	$(TIMED) 'Beside kube-proxy, both with IPVS' env FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=$(or $(TABLES),48) FOGHORN_FLOWS=$(or $(FLOWS),40) \
+		$(call in_kernel_lab,"--without-controllers"$(comma)) --test differential -- --ignored --nocapture
+
 .PHONY: test-replacement
 test-replacement: build lab ## kube-proxy replaced by ours under load, and put back
 	$(TIMED) 'kube-proxy replaced, and back' $(IN_LAB) --test replacement -- --ignored --nocapture
@@ -261,9 +266,11 @@ test-iptables: build lab ## The main job and the rules after random changes with
 		$(IN_LAB) --test rules -- --ignored --nocapture
 	$(TIMED) 'From one data plane to another, in all directions' $(IN_LAB) --test modes -- --ignored --nocapture
 
-IN_KERNEL_LAB = FOGHORN_PROXY_ARGUMENTS='--dataplane ipvs' FOGHORN_SLOWNESS=10 IN_KERNEL_UPLINK=1 IN_KERNEL_MEMORY=4G \
+# Runs test programs of the lab in an emulated machine; $(1) is for its control plane, which is here.
+in_kernel_lab = FOGHORN_MODE=ipvs FOGHORN_PROXY_ARGUMENTS='--dataplane ipvs' FOGHORN_SLOWNESS=10 IN_KERNEL_UPLINK=1 IN_KERNEL_MEMORY=4G \
 	$(CARGO) --config 'target."cfg(all())".runner = ["$(CURDIR)/tools/in-namespaces", "$(PROGRAMS)/lab", "control-plane", \
-	"$(CURDIR)/tools/in-kernel", "$(IPVS_KERNEL)"]' test --profile $(PROFILE) -p e2e
+	$(1) "$(CURDIR)/tools/in-kernel", "$(IPVS_KERNEL)"]' test --profile $(PROFILE) -p e2e
+comma := ,
 
 .PHONY: emulation
 emulation:
@@ -271,8 +278,13 @@ emulation:
 
 .PHONY: test-ipvs
 test-ipvs: build lab $(EMULATED) ## The main job and the rules after random changes with --dataplane ipvs, under qemu (IPVS_KERNEL=6.12)
-	$(TIMED) 'The main job with IPVS' env FOGHORN_SERVICES=3 $(IN_KERNEL_LAB) --test main_job -- --ignored --nocapture
-	$(TIMED) 'Rules of IPVS after random changes' env FOGHORN_CHANGES=40 $(IN_KERNEL_LAB) --test rules -- --ignored --nocapture
+	$(TIMED) 'The main job with IPVS' env FOGHORN_SERVICES=3 $(call in_kernel_lab) --test main_job -- --ignored --nocapture
+	$(TIMED) 'Rules of IPVS after random changes' env FOGHORN_CHANGES=40 $(call in_kernel_lab) --test rules -- --ignored --nocapture
+
+.PHONY: test-ipvs-moves
+test-ipvs-moves: build lab $(EMULATED) ## From IPVS to the other data planes and back, and from kube-proxy's IPVS, under load and under qemu
+	$(TIMED) 'From one data plane to another, in all directions' env $(call in_kernel_lab) --test modes -- --ignored --nocapture
+	$(TIMED) "kube-proxy's IPVS replaced, and back" env $(call in_kernel_lab) --test replacement -- --ignored --nocapture
 
 # With the network, which the namespaces of the lab do not have.
 $(TARGET)/kernels/%/initramfs.gz:

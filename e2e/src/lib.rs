@@ -16,6 +16,7 @@ pub mod failover;
 pub mod faults;
 pub mod folder;
 pub mod frontends;
+pub mod holder;
 pub mod http;
 pub mod image;
 pub mod installation;

@@ -1,16 +1,19 @@
 //! Proxies change their data plane while a client asks: nothing is lost, and nothing of the other one is left.
 //!
-//! Run by `make test-iptables`.
+//! Run by `make test-iptables`, and by `make test-ipvs` with IPVS among them.
 
-#![expect(clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::{Question, Target};
+use e2e::holder::Holder;
 use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::TCP_PORT;
+use e2e::mode::Mode;
 use e2e::node::Node;
 use e2e::questions::at;
 use e2e::stream::{Pace, Stream};
@@ -18,20 +21,51 @@ use e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_millis(500);
+/// IPVS remembers a connection for two minutes after its end.
+const END_OF_CONNECTIONS: Duration = Duration::from_secs(200);
 
-/// Who forwards on a node.
+/// What forwards on a node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Mode {
+enum Plane {
     Nftables,
     IptablesNft,
     IptablesLegacy,
+    Ipvs,
 }
 
-use Mode::{IptablesLegacy, IptablesNft, Nftables};
+use Plane::{IptablesLegacy, IptablesNft, Ipvs, Nftables};
+
+/// From each to each other one, beginning and ending with nftables.
+const WITHOUT_IPVS: &[Plane] = &[
+    IptablesNft,
+    IptablesLegacy,
+    Nftables,
+    IptablesLegacy,
+    IptablesNft,
+    Nftables,
+];
+const WITH_IPVS: &[Plane] = &[
+    IptablesNft,
+    Nftables,
+    IptablesLegacy,
+    Nftables,
+    Ipvs,
+    IptablesNft,
+    IptablesLegacy,
+    IptablesNft,
+    Ipvs,
+    IptablesLegacy,
+    Ipvs,
+    Nftables,
+];
 
 #[test]
 #[ignore = "needs the lab: make test-iptables"]
 fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
+    let path = match Mode::from_environment()? {
+        Mode::Ipvs => WITH_IPVS,
+        Mode::Nftables | Mode::Iptables => WITHOUT_IPVS,
+    };
     let options = Options {
         proxy_arguments: Nftables.arguments(),
         ..Options::foghorn("modes")
@@ -39,47 +73,45 @@ fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
     with_lab(&options, |lab| {
         lab.serve_web(Duration::from_secs(60))?;
         let address = cluster_ip(lab)?;
-        // In every direction.
-        let path = [
-            IptablesNft,
-            IptablesLegacy,
-            Nftables,
-            IptablesLegacy,
-            IptablesNft,
-            Nftables,
-        ];
         let mut former = Nftables;
-        for mode in path {
-            let node = &lab.nodes[0];
-            let target = Target::tcp(at(address, TCP_PORT));
-            let pace = Pace {
-                patience: Duration::from_secs(2),
-                ..Pace::DENSE
-            };
-            let stream = Stream::start(&node.namespace, target, Question::Hostname, pace)?;
-            stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
-            let begun = stream.now();
-            change(&mut lab.nodes[0], mode)?;
-            let done = stream.now();
-            stream.wait_for_answer(done + SETTLED, PATIENCE, |_| true)?;
-            let record = stream.stop()?.since(SETTLED);
-            println!(
-                "{former:?} to {mode:?}: {record}; longest gap {:?}",
-                record.longest_gap().length
-            );
-            let lost: Vec<_> = record.losses().collect();
-            ensure!(
-                lost.is_empty(),
-                "requests were lost: {record}; {former:?} to {mode:?} took from {begun:?} to {done:?}: {lost:?}"
-            );
-            former = mode;
+        for &plane in path {
+            change_under_load(&mut lab.nodes[0], address, former, plane)?;
+            former = plane;
         }
-        Ok(())
+        wait::until("the last connection of IPVS", END_OF_CONNECTIONS, || {
+            Ok((Holder::all_in(&lab.nodes[0].namespace)? == former.holders()).then_some(()))
+        })
     })
 }
 
-/// Starts the node's proxy anew in another mode, and waits until only that one has rules.
-fn change(node: &mut Node, mode: Mode) -> Result<()> {
+fn change_under_load(node: &mut Node, address: IpAddr, from: Plane, to: Plane) -> Result<()> {
+    let target = Target::tcp(at(address, TCP_PORT));
+    let pace = Pace {
+        interval: wait::patience(Pace::DENSE.interval),
+        patience: wait::patience(Duration::from_secs(2)),
+    };
+    let stream = Stream::start(&node.namespace, target, Question::Hostname, pace)?;
+    stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
+    let begun = stream.now();
+    change(node, to)?;
+    let done = stream.now();
+    stream.wait_for_answer(done + SETTLED, PATIENCE, |_| true)?;
+    let record = stream.stop()?.since(SETTLED);
+    println!(
+        "{from:?} to {to:?}: {record}; longest gap {:?}",
+        record.longest_gap().length
+    );
+    let lost: Vec<_> = record.losses().collect();
+    ensure!(
+        lost.is_empty(),
+        "requests were lost: {record}; {from:?} to {to:?} took from {begun:?} to {done:?}: {lost:?}"
+    );
+    Ok(())
+}
+
+/// Starts the node's proxy anew with another data plane, and waits until only that one has rules; virtual servers of IPVS may
+/// wait for the end of their connections.
+fn change(node: &mut Node, plane: Plane) -> Result<()> {
     let proxy = node.proxy_mut()?;
     proxy.terminate(PATIENCE)?;
     let arguments = &mut proxy.recipe_mut().arguments;
@@ -87,46 +119,40 @@ fn change(node: &mut Node, mode: Mode) -> Result<()> {
         .iter()
         .position(|argument| argument == "--dataplane");
     arguments.truncate(kept.context("the proxy was not told its data plane")?);
-    arguments.extend(mode.arguments().into_iter().map(Into::into));
+    arguments.extend(plane.arguments().into_iter().map(Into::into));
     proxy.start_again()?;
-    let mut held = Vec::new();
-    wait::until("the rules of one mode alone", PATIENCE, || {
-        held = held_by(node)?;
-        Ok((held == [mode]).then_some(()))
+    let wanted = plane.holders();
+    let mut held = BTreeSet::new();
+    wait::until("the rules of one data plane alone", PATIENCE, || {
+        held = Holder::all_in(&node.namespace)?;
+        let others = held.difference(&wanted);
+        let none_rules = others
+            .into_iter()
+            .all(|other| *other == Holder::FoghornIpvs);
+        Ok((wanted.is_subset(&held) && none_rules).then_some(()))
     })
     .with_context(|| format!("{held:?} have rules"))
 }
 
-impl Mode {
+impl Plane {
     fn arguments(self) -> Vec<String> {
         let words = match self {
             Nftables => "--dataplane nftables",
             IptablesNft => "--dataplane iptables --iptables-backend nft",
             IptablesLegacy => "--dataplane iptables --iptables-backend legacy",
+            Ipvs => "--dataplane ipvs",
         };
         words.split(' ').map(str::to_owned).collect()
     }
-}
 
-/// The modes that have anything on a node.
-fn held_by(node: &Node) -> Result<Vec<Mode>> {
-    let output = |program: &str, arguments: &[&str]| node.namespace.output(program, arguments);
-    let mut held = Vec::new();
-    let tables = output("nft", &["list", "tables"])?;
-    if tables.lines().any(|line| line.ends_with(" foghorn")) {
-        held.push(Nftables);
-    }
-    for (mode, infix) in [(IptablesNft, "nft"), (IptablesLegacy, "legacy")] {
-        for family in ["iptables", "ip6tables"] {
-            for table in ["nat", "filter"] {
-                let text = output(&format!("{family}-{infix}-save"), &["-t", table])?;
-                if text.contains("FOGHORN-") && !held.contains(&mode) {
-                    held.push(mode);
-                }
-            }
+    fn holders(self) -> BTreeSet<Holder> {
+        match self {
+            Nftables => [Holder::FoghornNftables].into(),
+            IptablesNft => [Holder::FoghornIptablesNft].into(),
+            IptablesLegacy => [Holder::FoghornIptablesLegacy].into(),
+            Ipvs => [Holder::FoghornNftables, Holder::FoghornIpvs].into(),
         }
     }
-    Ok(held)
 }
 
 fn cluster_ip(lab: &Lab) -> Result<IpAddr> {

@@ -1,18 +1,22 @@
-//! kube-proxy is replaced by foghorn-proxy on a node under load, with its own configuration file, and put back.
+//! kube-proxy is replaced by foghorn-proxy on a node under load, with its own configuration file, and put back: in each of its
+//! modes.
 //!
-//! Run by `make test-replacement`.
+//! Run by `make test-replacement`, and by `make test-ipvs` with its IPVS mode.
 
 #![expect(clippy::print_stdout, reason = "a test")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::{Protocol, Question, Target};
-use e2e::lab::{Lab, Options, with_lab};
+use e2e::holder::{Holder, chains};
+use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
 use e2e::long::LongConnection;
 use e2e::manifest::{TCP_PORT, UDP_PORT};
-use e2e::namespace::Namespace;
+use e2e::mode::Mode;
+use e2e::node::Node;
 use e2e::program::{Program, Recipe};
 use e2e::questions::{at, items_of};
 use e2e::stream::{Pace, Stream};
@@ -21,23 +25,64 @@ use e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A question that has no answer for so long is what a person would call a break.
-const PACE: Pace = Pace {
-    interval: Duration::from_millis(10),
-    patience: Duration::from_secs(3),
-};
+fn pace() -> Pace {
+    Pace {
+        interval: wait::patience(Duration::from_millis(10)),
+        patience: wait::patience(Duration::from_secs(3)),
+    }
+}
+
+/// kube-proxy in one of its modes, and ours in its place in one of ours.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    theirs: Mode,
+    ours: Mode,
+}
+
+/// Where the kernel has no IPVS.
+const CASES: &[Case] = &[
+    case(Mode::Nftables, Mode::Nftables),
+    case(Mode::Iptables, Mode::Nftables),
+    case(Mode::Iptables, Mode::Iptables),
+];
+const CASES_OF_IPVS: &[Case] = &[
+    case(Mode::Ipvs, Mode::Nftables),
+    case(Mode::Ipvs, Mode::Ipvs),
+];
+
+const fn case(theirs: Mode, ours: Mode) -> Case {
+    Case { theirs, ours }
+}
 
 #[test]
 #[ignore = "needs the lab: make test-replacement"]
 fn kube_proxy_is_replaced_and_put_back_under_load() -> Result<()> {
-    with_lab(&Options::kubernetes("replacement"), |lab| {
+    let cases = match Mode::from_environment()? {
+        Mode::Ipvs => CASES_OF_IPVS,
+        Mode::Nftables | Mode::Iptables => CASES,
+    };
+    for case in cases {
+        replaced_and_put_back(*case).with_context(|| format!("{case:?}"))?;
+    }
+    Ok(())
+}
+
+fn replaced_and_put_back(case: Case) -> Result<()> {
+    let (theirs, ours) = (case.theirs.name(), case.ours.name());
+    println!("kube-proxy with {theirs}, foghorn-proxy with {ours}");
+    let options = Options {
+        proxy: ServiceProxy::KubeProxy(case.theirs),
+        ..Options::kubernetes("replacement")
+    };
+    with_lab(&options, |lab| {
         lab.create_web("web")?;
         lab.wait_for_endpoints("default", "web", 3, PATIENCE)?;
         let number = *NODES.first().context("no nodes")?;
         let load = Load::start(lab, number)?;
 
-        let mut foghorn = replace(lab, number)?;
+        let mut foghorn = replace(lab, number, case)?;
         let first = load.wait_for_more("foghorn-proxy in the place of kube-proxy")?;
-        put_back(lab, number, &mut foghorn)?;
+        put_back(lab, number, &mut foghorn, case)?;
         load.wait_for_more("kube-proxy in the place of foghorn-proxy")?;
         ensure!(first > 0, "nothing was asked while foghorn-proxy was there");
         load.stop()
@@ -45,7 +90,7 @@ fn kube_proxy_is_replaced_and_put_back_under_load() -> Result<()> {
 }
 
 /// The old one ends and leaves its rules; the new one takes over, and only then removes them.
-fn replace(lab: &mut Lab, number: NodeNumber) -> Result<Program> {
+fn replace(lab: &mut Lab, number: NodeNumber, case: Case) -> Result<Program> {
     let kubeconfig = lab.control_plane.kubeconfig();
     let file = lab.folder.path().join("config.conf");
     fs::write(
@@ -59,9 +104,10 @@ clientConnection:
 clusterCIDR: {CLUSTER_CIDR}
 conntrack:
   maxPerCore: 32768
-mode: nftables
+mode: {}
 ",
-            kubeconfig.display()
+            kubeconfig.display(),
+            case.ours.name()
         ),
     )?;
     let recipe = {
@@ -77,15 +123,19 @@ mode: nftables
     let node = lab.node_mut(number)?;
     let mut kube_proxy = node.proxy.take().context("no kube-proxy runs")?;
     kube_proxy.terminate(PATIENCE)?;
+    let left = Holder::all_in(&node.namespace)?;
     ensure!(
-        tables(&node.namespace)?.contains("kube-proxy"),
-        "the rules of kube-proxy went with it"
+        left == holders_of_kube_proxy(case.theirs),
+        "with kube-proxy its rules went, or others were there: {left:?}"
     );
     let mut foghorn = Program::start(recipe, &logs)?;
-    wait::until("the rules of kube-proxy to go", PATIENCE, || {
-        foghorn.expect_running()?;
-        let tables = tables(&node.namespace)?;
-        Ok((tables.contains("foghorn") && !tables.contains("kube-proxy")).then_some(()))
+    // Connections through IPVS stay there as long as they live.
+    let wanted: BTreeSet<Holder> = match case.theirs {
+        Mode::Ipvs => &holders_of_foghorn(case.ours) | &[Holder::KubeProxyIpvs].into(),
+        Mode::Nftables | Mode::Iptables => holders_of_foghorn(case.ours),
+    };
+    wait_for_holders("the rules of kube-proxy to go", node, &wanted, || {
+        foghorn.expect_running()
     })?;
     let said = foghorn.log_text()?;
     ensure!(
@@ -97,35 +147,82 @@ mode: nftables
 }
 
 /// Ours ends and leaves its rules, the other one takes over, and only then ours are removed.
-fn put_back(lab: &mut Lab, number: NodeNumber, foghorn: &mut Program) -> Result<()> {
+fn put_back(lab: &mut Lab, number: NodeNumber, foghorn: &mut Program, case: Case) -> Result<()> {
     let port = node_port(lab, Protocol::Tcp)?;
     let logs = lab.folder.logs();
     let node = lab.node_mut(number)?;
     foghorn.terminate(PATIENCE)?;
     node.proxy_mut()?.start_again()?;
     wait::until("the rules of kube-proxy", PATIENCE, || {
-        let rules = node.namespace.output("nft", &["list", "ruleset"])?;
-        let both = ["table ip kube-proxy", "table ip6 kube-proxy"];
-        let map = format!("tcp . {port} :");
-        let served = rules.matches(&map).count() >= both.len();
-        Ok((both.iter().all(|table| rules.contains(table)) && served).then_some(()))
+        Ok(kube_proxy_serves(node, case.theirs, port)?.then_some(()))
     })?;
     let mut cleanup = foghorn.recipe().clone();
     cleanup.name.push_str("-cleanup");
     cleanup.arguments.push("--cleanup".into());
     let status = Program::start(cleanup, &logs)?.wait(PATIENCE)?;
     ensure!(status.success(), "--cleanup ended with {status}");
-    let left = tables(&node.namespace)?;
-    ensure!(!left.contains("foghorn"), "--cleanup left: {left}");
+    let left = Holder::all_in(&node.namespace)?;
     ensure!(
-        left.contains("kube-proxy"),
-        "--cleanup took what is not ours"
+        left == holders_of_kube_proxy(case.theirs),
+        "after --cleanup there is: {left:?}"
     );
     Ok(())
 }
 
-fn tables(namespace: &Namespace) -> Result<String> {
-    namespace.output("nft", &["list", "tables"])
+fn wait_for_holders(
+    what: &str,
+    node: &Node,
+    wanted: &BTreeSet<Holder>,
+    mut look: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let mut held = BTreeSet::new();
+    wait::until(what, PATIENCE, || {
+        look()?;
+        held = Holder::all_in(&node.namespace)?;
+        Ok((held == *wanted).then_some(()))
+    })
+    .with_context(|| format!("{held:?} have rules"))
+}
+
+/// Whether both families of a NodePort are in its rules.
+fn kube_proxy_serves(node: &Node, mode: Mode, port: u16) -> Result<bool> {
+    let namespace = &node.namespace;
+    let (rules, place, mark) = match mode {
+        Mode::Nftables => (
+            namespace.output("nft", &["list", "ruleset"])?,
+            "",
+            format!("tcp . {port} :"),
+        ),
+        Mode::Iptables => (
+            chains(namespace, "nft")?,
+            "-A KUBE-NODEPORTS",
+            format!("--dport {port} "),
+        ),
+        Mode::Ipvs => (
+            namespace.output("ipvsadm", &["-Sn"])?,
+            "-A -t",
+            format!(":{port} "),
+        ),
+    };
+    let marked = |line: &&str| line.starts_with(place) && line.contains(&mark);
+    Ok(rules.lines().filter(marked).count() >= Family::BOTH.len())
+}
+
+fn holders_of_kube_proxy(mode: Mode) -> BTreeSet<Holder> {
+    match mode {
+        Mode::Nftables => [Holder::KubeProxyNftables].into(),
+        Mode::Iptables => [Holder::KubeProxyIptables].into(),
+        Mode::Ipvs => [Holder::KubeProxyIptables, Holder::KubeProxyIpvs].into(),
+    }
+}
+
+fn holders_of_foghorn(mode: Mode) -> BTreeSet<Holder> {
+    match mode {
+        Mode::Nftables => [Holder::FoghornNftables].into(),
+        // The back end that this machine uses.
+        Mode::Iptables => [Holder::FoghornIptablesNft].into(),
+        Mode::Ipvs => [Holder::FoghornNftables, Holder::FoghornIpvs].into(),
+    }
 }
 
 /// Clients of the node's NodePorts: new connections all the time, and two that stay.
@@ -140,20 +237,21 @@ impl Load {
             (Protocol::Tcp, node_port(lab, Protocol::Tcp)?),
             (Protocol::Udp, node_port(lab, Protocol::Udp)?),
         ];
+        let pace = pace();
         let (mut streams, mut long) = (Vec::new(), Vec::new());
         for family in Family::BOTH {
             for (protocol, port) in ports {
                 let address = at(number.address(family), port);
                 let target = Target { address, protocol };
                 wait::until_ok("the NodePort", PATIENCE, || {
-                    target.ask_from(&lab.client, Question::Hostname, PACE.patience)
+                    target.ask_from(&lab.client, Question::Hostname, pace.patience)
                 })?;
-                let stream = Stream::start(&lab.client, target, Question::Hostname, PACE)?;
+                let stream = Stream::start(&lab.client, target, Question::Hostname, pace)?;
                 streams.push((target, stream));
                 if protocol == Protocol::Tcp {
-                    let interval = PACE.interval;
+                    let interval = pace.interval;
                     let connection =
-                        LongConnection::start(&lab.client, address, interval, PACE.patience)?;
+                        LongConnection::start(&lab.client, address, interval, pace.patience)?;
                     long.push(connection);
                 }
             }
