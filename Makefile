@@ -243,8 +243,8 @@ test-differential: build lab ## The proxy beside the real kube-proxy: random Ser
 	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_MODE=$(MODE) FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
 
 .PHONY: test-differential-ipvs
-test-differential-ipvs: build lab $(EMULATED) ## The same with both in their IPVS modes, under qemu (TABLES=48 FLOWS=40)
-	$(TIMED) 'Beside kube-proxy, both with IPVS' env FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=$(or $(TABLES),48) FOGHORN_FLOWS=$(or $(FLOWS),40) \
+test-differential-ipvs: build lab $(EMULATED) ## The same with both in their IPVS modes, under qemu (TABLES=32 FLOWS=40 SCENES=2)
+	$(TIMED) 'Beside kube-proxy, both with IPVS' env FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=$(or $(TABLES),32) FOGHORN_FLOWS=$(or $(FLOWS),40) FOGHORN_SCENES=$(or $(SCENES),2) \
 		$(call in_kernel_lab,"--without-controllers"$(comma)) --test differential -- --ignored --nocapture
 
 .PHONY: test-replacement

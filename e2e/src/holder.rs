@@ -64,7 +64,7 @@ impl Holder {
 }
 
 /// What a back end of iptables has of both families, in the tables that proxies write.
-pub fn chains(namespace: &Namespace, back_end: &str) -> Result<String> {
+fn chains(namespace: &Namespace, back_end: &str) -> Result<String> {
     let mut all = String::new();
     for family in ["iptables", "ip6tables"] {
         for table in ["nat", "filter"] {

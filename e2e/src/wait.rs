@@ -13,6 +13,11 @@ pub fn patience(usual: Duration) -> Duration {
     usual * environment::number("FOGHORN_SLOWNESS", 1)
 }
 
+/// Whether this machine is slower than most.
+pub fn is_slow() -> bool {
+    environment::number("FOGHORN_SLOWNESS", 1) > 1
+}
+
 /// Looks again and again until `look` finds something; an error of `look` ends the wait.
 pub fn until<T>(
     what: &str,

@@ -87,7 +87,8 @@ fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
 fn change_under_load(node: &mut Node, address: IpAddr, from: Plane, to: Plane) -> Result<()> {
     let target = Target::tcp(at(address, TCP_PORT));
     let pace = Pace {
-        interval: wait::patience(Pace::DENSE.interval),
+        // Each question costs a thread, and an emulated processor is slow.
+        interval: wait::patience(Pace::DENSE.interval) * if wait::is_slow() { 4 } else { 1 },
         patience: wait::patience(Duration::from_secs(2)),
     };
     let stream = Stream::start(&node.namespace, target, Question::Hostname, pace)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::{Protocol, Question, Target};
-use e2e::holder::{Holder, chains};
+use e2e::holder::Holder;
 use e2e::lab::{Lab, Options, ServiceProxy, with_lab};
 use e2e::long::LongConnection;
 use e2e::manifest::{TCP_PORT, UDP_PORT};
@@ -57,35 +57,55 @@ const fn case(theirs: Mode, ours: Mode) -> Case {
 #[test]
 #[ignore = "needs the lab: make test-replacement"]
 fn kube_proxy_is_replaced_and_put_back_under_load() -> Result<()> {
-    let cases = match Mode::from_environment()? {
-        Mode::Ipvs => CASES_OF_IPVS,
-        Mode::Nftables | Mode::Iptables => CASES,
+    let (before, cases) = match Mode::from_environment()? {
+        Mode::Ipvs => (Mode::Ipvs, CASES_OF_IPVS),
+        Mode::Nftables | Mode::Iptables => (Mode::Nftables, CASES),
     };
-    for case in cases {
-        replaced_and_put_back(*case).with_context(|| format!("{case:?}"))?;
-    }
-    Ok(())
-}
-
-fn replaced_and_put_back(case: Case) -> Result<()> {
-    let (theirs, ours) = (case.theirs.name(), case.ours.name());
-    println!("kube-proxy with {theirs}, foghorn-proxy with {ours}");
     let options = Options {
-        proxy: ServiceProxy::KubeProxy(case.theirs),
+        proxy: ServiceProxy::KubeProxy(before),
         ..Options::kubernetes("replacement")
     };
     with_lab(&options, |lab| {
         lab.create_web("web")?;
         lab.wait_for_endpoints("default", "web", 3, PATIENCE)?;
-        let number = *NODES.first().context("no nodes")?;
-        let load = Load::start(lab, number)?;
+        // Each on a node of its own.
+        for (&case, number) in cases.iter().zip(NODES) {
+            replaced_and_put_back(lab, number, case).with_context(|| format!("{case:?}"))?;
+        }
+        Ok(())
+    })
+}
 
-        let mut foghorn = replace(lab, number, case)?;
-        let first = load.wait_for_more("foghorn-proxy in the place of kube-proxy")?;
-        put_back(lab, number, &mut foghorn, case)?;
-        load.wait_for_more("kube-proxy in the place of foghorn-proxy")?;
-        ensure!(first > 0, "nothing was asked while foghorn-proxy was there");
-        load.stop()
+fn replaced_and_put_back(lab: &mut Lab, number: NodeNumber, case: Case) -> Result<()> {
+    let (theirs, ours) = (case.theirs.name(), case.ours.name());
+    println!("{number}: kube-proxy with {theirs}, foghorn-proxy with {ours}");
+    let port = node_port(lab, Protocol::Tcp)?;
+    start_kube_proxy_with(lab.node_mut(number)?, case.theirs, port)?;
+    let load = Load::start(lab, number)?;
+
+    let mut foghorn = replace(lab, number, case)?;
+    let first = load.wait_for_more("foghorn-proxy in the place of kube-proxy")?;
+    put_back(lab, number, &mut foghorn, case)?;
+    load.wait_for_more("kube-proxy in the place of foghorn-proxy")?;
+    ensure!(first > 0, "nothing was asked while foghorn-proxy was there");
+    load.stop()
+}
+
+/// It removes the rules of its other modes.
+fn start_kube_proxy_with(node: &mut Node, mode: Mode, port: u16) -> Result<()> {
+    let proxy = node.proxy_mut()?;
+    proxy.terminate(PATIENCE)?;
+    let arguments = &mut proxy.recipe_mut().arguments;
+    let name = arguments
+        .iter()
+        .position(|argument| argument == "--proxy-mode");
+    let name = name.context("kube-proxy was not told its mode")? + 1;
+    *arguments.get_mut(name).context("no mode")? = mode.name().into();
+    proxy.start_again()?;
+    let wanted = holders_of_kube_proxy(mode);
+    wait_for_holders("the rules of kube-proxy alone", node, &wanted, || Ok(()))?;
+    wait::until("the NodePort in its rules", PATIENCE, || {
+        Ok(kube_proxy_serves(node, mode, port)?.then_some(()))
     })
 }
 
@@ -184,28 +204,32 @@ fn wait_for_holders(
     .with_context(|| format!("{held:?} have rules"))
 }
 
-/// Whether both families of a NodePort are in its rules.
+/// Whether both families of a NodePort are in its rules, and the syncs that wrote them are over.
 fn kube_proxy_serves(node: &Node, mode: Mode, port: u16) -> Result<bool> {
-    let namespace = &node.namespace;
-    let (rules, place, mark) = match mode {
-        Mode::Nftables => (
-            namespace.output("nft", &["list", "ruleset"])?,
-            "",
-            format!("tcp . {port} :"),
-        ),
-        Mode::Iptables => (
-            chains(namespace, "nft")?,
-            "-A KUBE-NODEPORTS",
-            format!("--dport {port} "),
-        ),
-        Mode::Ipvs => (
-            namespace.output("ipvsadm", &["-Sn"])?,
-            "-A -t",
-            format!(":{port} "),
-        ),
-    };
-    let marked = |line: &&str| line.starts_with(place) && line.contains(&mark);
-    Ok(rules.lines().filter(marked).count() >= Family::BOTH.len())
+    for (table, program) in [("ip", "iptables"), ("ip6", "ip6tables")] {
+        let namespace = &node.namespace;
+        let chains = || namespace.output(&format!("{program}-nft-save"), &["-t", "nat"]);
+        let (rules, place, mark) = match mode {
+            Mode::Nftables => {
+                let table = ["list", "table", table, "kube-proxy"];
+                // It may not be there yet.
+                let rules = namespace.output("nft", &table).unwrap_or_default();
+                (rules, "", format!("tcp . {port} :"))
+            }
+            Mode::Iptables => (chains()?, "-A KUBE-NODEPORTS", format!("--dport {port} ")),
+            // The last that it writes.
+            Mode::Ipvs => (
+                chains()?,
+                "-A KUBE-SERVICES",
+                "CLUSTER-IP dst,dst".to_owned(),
+            ),
+        };
+        let marked = |line: &str| line.starts_with(place) && line.contains(&mark);
+        if !rules.lines().any(marked) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn holders_of_kube_proxy(mode: Mode) -> BTreeSet<Holder> {

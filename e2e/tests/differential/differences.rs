@@ -35,6 +35,10 @@ pub(crate) enum Difference {
     NoEndpointBeforeSources,
     /// What the node itself sends to an external address without endpoints leaves it with kube-proxy's iptables mode.
     NodeNotRefused,
+    /// With IPVS the node has the addresses of Services, and refuses their other ports.
+    OtherPortOfIpvs,
+    /// kube-proxy's IPVS mode differs from its other modes in more ways than are listed: ours does as specified.
+    IpvsOfKubeProxy,
 }
 
 /// What two proxies disagree about.
@@ -48,12 +52,14 @@ pub(crate) struct Case<'a> {
     pub(crate) service: Option<(&'a Service, &'a [Arc<EndpointSlice>])>,
     pub(crate) foghorn: &'a BTreeSet<Fate>,
     pub(crate) kube_proxy: &'a BTreeSet<Fate>,
+    /// Whether the destination is an address of a Service and none of the node.
+    pub(crate) at_a_service: bool,
     /// Whether each client had one fate at each twin.
     pub(crate) steady: bool,
 }
 
 impl Difference {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::ExternalIps,
         Self::RangesOfOneFamily,
         Self::HairpinOfOthers,
@@ -63,13 +69,24 @@ impl Difference {
         Self::NodePortRefusedEverywhere,
         Self::NoEndpointBeforeSources,
         Self::NodeNotRefused,
+        Self::OtherPortOfIpvs,
+        Self::IpvsOfKubeProxy,
     ];
 
-    /// The difference that explains a case. In all of them foghorn-proxy does what its specification says.
+    /// The difference that explains a case. In all of them but for other ports with IPVS foghorn-proxy does what its
+    /// specification says.
     pub(crate) fn that_explains(case: &Case<'_>) -> Option<Self> {
+        if case.is_other_port_of_ipvs() {
+            return Some(Self::OtherPortOfIpvs);
+        }
         if case.culprit != Culprit::KubeProxy {
             return None;
         }
+        let is_ipvs = case.scene.mode == Mode::Ipvs;
+        Self::of_kube_proxy(case).or(is_ipvs.then_some(Self::IpvsOfKubeProxy))
+    }
+
+    fn of_kube_proxy(case: &Case<'_>) -> Option<Self> {
         if case.scene.mode == Mode::Iptables {
             match case.reason {
                 Reason::UndefinedPort { .. } => return Some(Self::UndefinedPort),
@@ -87,6 +104,7 @@ impl Difference {
             Self::NodePortRefusedEverywhere => case.is_node_port_elsewhere(service),
             Self::NoEndpointBeforeSources => case.is_rejected_before_sources(),
             Self::NodeNotRefused => case.is_let_out_by_the_node(),
+            Self::OtherPortOfIpvs | Self::IpvsOfKubeProxy => false,
         };
         Self::ALL.into_iter().find(explains)
     }
@@ -108,6 +126,10 @@ impl Difference {
                 Mode::Iptables | Mode::Ipvs => u32::MAX,
             },
             Self::AffinityByFrontend => 50_000,
+            Self::OtherPortOfIpvs | Self::IpvsOfKubeProxy => match mode {
+                Mode::Ipvs => 400,
+                Mode::Nftables | Mode::Iptables => u32::MAX,
+            },
         }
     }
 }
@@ -187,6 +209,14 @@ impl Case<'_> {
             && self.kube_proxy.iter().all(is_untouched)
     }
 
+    fn is_other_port_of_ipvs(&self) -> bool {
+        let is_refusal = |fate: &Fate| matches!(fate, Fate::Refused(_));
+        self.scene.mode == Mode::Ipvs
+            && self.at_a_service
+            && *self.reason == Reason::NotOurs
+            && self.foghorn.iter().all(is_refusal)
+    }
+
     fn is_affinity_from_elsewhere(&self) -> bool {
         let sticky = matches!(
             self.verdict,
@@ -213,6 +243,8 @@ impl fmt::Display for Difference {
                 "a NodePort without endpoints is open at other addresses"
             }
             Self::NodeNotRefused => "the node is refused too where there is no endpoint",
+            Self::OtherPortOfIpvs => "IPVS refuses other ports of an external address",
+            Self::IpvsOfKubeProxy => "kube-proxy's IPVS mode does otherwise than its other modes",
             Self::NoEndpointBeforeSources => {
                 "who may not come is dropped, with or without endpoints"
             }

@@ -1,15 +1,17 @@
 //! The tables of a round, as the specification sees them.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
 use config::endpoint::EndpointSlice;
 use config::name::ServiceKey;
 use config::service::Service;
-use proxy_table::{ForwardingTable, NodeContext, compile_service};
+use proxy_table::{ForwardingTable, NodeContext, Place, compile_service};
 
 use crate::flows::{Question, Targets};
+use crate::network::is_own;
 use crate::objects::Table;
 use crate::scene::Scene;
 
@@ -58,6 +60,12 @@ impl Round {
             spec,
             targets,
         })
+    }
+
+    /// Whether Services are served at this address, and the node does not have it anyway.
+    pub(crate) fn has_a_service_at(&self, address: IpAddr) -> bool {
+        let mut places = self.spec.frontends().map(|(key, _, _)| key.place);
+        !is_own(address) && places.any(|place| place == Place::Address(address))
     }
 
     /// The Service of a table that the question is about.

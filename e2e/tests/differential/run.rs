@@ -252,6 +252,7 @@ impl Run {
             }),
             foghorn: &foghorn.fates(),
             kube_proxy: &kube_proxy.fates(),
+            at_a_service: round.has_a_service_at(question.flow.destination),
             steady: foghorn.is_steady() && kube_proxy.is_steady(),
         };
         if let Some(difference) = Difference::that_explains(&case) {

@@ -138,7 +138,9 @@ impl Scene {
             "detectLocal": {"bridgeInterface": bridge, "interfaceNamePrefix": prefix},
             "nodePortAddresses": self.node_port_addresses(),
             "nftables": {"masqueradeAll": self.masquerade_all, "minSyncPeriod": "1ms"},
+            // IPVS goes by it too.
             "iptables": {"masqueradeAll": self.masquerade_all, "minSyncPeriod": "1ms"},
+            "ipvs": {"minSyncPeriod": "1ms"},
         })
     }
 
