@@ -37,6 +37,7 @@ pub(crate) fn write(from: &Path, programs: &[ProgramOfImage], image: &Path) -> R
     fs::create_dir(image)?;
     // hostPath of the Pods; each container finds its node's own there.
     fs::create_dir_all("/run/foghorn")?;
+    fs::write("/run/xtables.lock", "")?;
     for node in NODES {
         fs::create_dir_all(format!("/run/foghorn-{node}"))?;
     }
