@@ -157,8 +157,9 @@ test-addresses: build lab ## Pools, claims and stability of addresses, through t
 	$(TIMED) 'Addresses' $(IN_LAB) --test addresses -- --ignored --nocapture
 
 .PHONY: test-migration
-test-migration: build lab $(LAB)/metallb/speaker ## From the real MetalLB to Foghorn and back
+test-migration: build lab $(LAB)/metallb/speaker ## From the real MetalLB to Foghorn and back; every layer 2 example of its documentation
 	$(TIMED) 'Migration from MetalLB and back' $(IN_LAB) --test migration -- --ignored --nocapture
+	$(TIMED) "MetalLB's examples" $(IN_LAB) --test examples -- --ignored --nocapture
 
 $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 	$(TIMED) 'Build of MetalLB: some minutes the first time' env LAB_DIRECTORY=$(LAB) e2e/workloads/metallb/build.sh
@@ -166,11 +167,12 @@ $(LAB)/metallb/speaker: $(wildcard e2e/workloads/metallb/*)
 
 .PHONY: test-chart
 test-chart: build lab $(LAB)/helm $(LAB)/monitoring-definitions ## The chart, installed by Helm and run with the rights it gives
-	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest --test first_steps --test tls -- --ignored --nocapture
+	$(TIMED) 'The chart, installed' $(IN_LAB) --test chart --test manifest --test first_steps --test readme --test tls -- --ignored --nocapture
 
 .PHONY: first-steps
-first-steps: build lab $(LAB)/helm ## From the first command to an address that answers, timed and written into docs/install.md
+first-steps: build lab $(LAB)/helm ## From the first command to an address that answers, timed and written into docs/install.md and README.md
 	$(TIMED) 'First steps' env FOGHORN_DOCUMENT=$(CURDIR)/docs/install.md $(IN_LAB) --test manifest --test first_steps -- --ignored --nocapture
+	$(TIMED) 'The README, typed' env FOGHORN_DOCUMENT=$(CURDIR)/README.md $(IN_LAB) --test readme -- --ignored --nocapture
 
 # The version that `make test-upgrade` upgrades from.
 OLDER ?= e451ad7

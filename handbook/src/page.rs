@@ -30,7 +30,12 @@ impl Page {
     /// Reads a page.
     pub(crate) fn read(path: String) -> io::Result<Self> {
         let text = std::fs::read_to_string(root(&path))?;
-        Ok(Self { path, text })
+        Ok(Self::of(path, text))
+    }
+
+    /// A page that is not of this repository.
+    pub fn of(path: String, text: String) -> Self {
+        Self { path, text }
     }
 
     /// The blocks of code.
