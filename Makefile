@@ -336,16 +336,38 @@ bench-controller: prerequisites lab $(LAB)/metallb/speaker ## Our controller bes
 bench-micro: prerequisites ## What a change costs, step by step, and in the kernel
 	$(TIMED) 'Steps of a change' $(CARGO_IN_NAMESPACES) bench -p proxy-nftables -p proxy-iptables --bench change
 
+# Where images and plugin are compiled for another machine, and what runs them here.
+FOREIGN = $(if $(filter aarch64,$(ARCHITECTURES)),'aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu libc6-dev-arm64-cross' qemu-aarch64-static=qemu-user-static)
+OCI := $(TARGET)/oci$(if $(IPTABLES),-iptables)
+
 .PHONY: image
-image: prerequisites ## The image as an OCI layout, static and reproducible, without a container daemon (ARCHITECTURES='x86_64 aarch64')
-	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),'aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu libc6-dev-arm64-cross')
-	$(TIMED) 'Image' tools/image $(TARGET)/oci $(ARCHITECTURES)
-	$(TIMED) 'Check of the image' tools/check-image $(TARGET)/oci $(ARCHITECTURES)
+image: prerequisites ## The image as an OCI layout, static and reproducible, without a container daemon (ARCHITECTURES='x86_64 aarch64'; IPTABLES=1 with iptables in it)
+	@tools/prerequisites musl-gcc=musl-tools $(FOREIGN)
+	$(TIMED) 'Image' env IPTABLES=$(IPTABLES) tools/image $(OCI) $(ARCHITECTURES)
+	$(TIMED) 'Check of the image' env IPTABLES=$(IPTABLES) tools/check-image $(OCI) $(ARCHITECTURES)
 
 .PHONY: plugin
 plugin: prerequisites ## Archives of the kubectl plugin, and the manifest by which krew installs it
-	@tools/prerequisites musl-gcc=musl-tools $(if $(filter aarch64,$(ARCHITECTURES)),'aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu libc6-dev-arm64-cross')
+	@tools/prerequisites musl-gcc=musl-tools $(FOREIGN)
 	$(TIMED) 'Plugin' tools/plugin $(TARGET)/plugin $(ARCHITECTURES)
+
+.PHONY: test-image
+test-image: image plugin ## Image and plugin compiled a second time, as somebody else would, come out the same
+	$(TIMED) 'Second compilation' env IPTABLES=$(IPTABLES) tools/compiled-twice $(OCI) $(TARGET)/plugin $(ARCHITECTURES)
+
+.PHONY: test-plugin
+test-plugin: plugin lab $(TOOLS)/krew/krew ## krew installs the plugin, and kubectl finds it
+	$(TIMED) 'Check of the plugin' tools/check-plugin $(TARGET)/plugin $(TOOLS)/krew $(LAB)/kubernetes $(ARCHITECTURES)
+
+$(TOOLS)/krew/krew: tools/krew/go.mod | prerequisites
+	@mkdir -p $(@D)
+	$(TIMED) 'Build of krew' env CGO_ENABLED=0 go -C tools/krew build -trimpath -buildvcs=false -o $(@D)/ \
+		sigs.k8s.io/krew/cmd/krew sigs.k8s.io/krew/cmd/validate-krew-manifest
+	@touch $@
+
+.PHONY: check-image
+check-image: prerequisites ## How images are made and checked, in seconds: small programs stand for ours, and what is wrong is seen (IPTABLES=1)
+	$(TIMED) 'Faults of images' env IPTABLES= tools/image-faults $(if $(IPTABLES),--iptables)
 
 .PHONY: build
 build: prerequisites ## Our programs, into target/debug (PROFILE=release: target/release)
