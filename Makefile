@@ -174,13 +174,18 @@ first-steps: build lab $(LAB)/helm ## From the first command to an address that 
 	$(TIMED) 'First steps' env FOGHORN_DOCUMENT=$(CURDIR)/docs/install.md $(IN_LAB) --test manifest --test first_steps -- --ignored --nocapture
 	$(TIMED) 'The README, typed' env FOGHORN_DOCUMENT=$(CURDIR)/README.md $(IN_LAB) --test readme -- --ignored --nocapture
 
-# The version that `make test-upgrade` upgrades from.
-OLDER ?= e451ad7
+# The versions that `make test-upgrade` upgrades from: the first with a chart, the last without records of who announces, and
+# the first with TLS for metrics.
+OLDER ?= 6d18c6f e451ad7 31ce993
 
 .PHONY: test-upgrade
-test-upgrade: $(LAB)/older-$(OLDER)/built build lab $(LAB)/helm ## An older version is upgraded to this one and put back, under load (OLDER=COMMIT)
-	$(TIMED) 'Upgrade and the way back' env FOGHORN_OLDER=$(LAB)/older-$(OLDER) $(IN_LAB) --test upgrade -- --ignored --nocapture
+test-upgrade: $(OLDER:%=test-upgrade-%) ## Older versions are upgraded to this one and put back, under load (OLDER='COMMIT COMMIT')
 
+.PHONY: test-upgrade-%
+test-upgrade-%: $(LAB)/older-%/built build lab $(LAB)/helm
+	$(TIMED) 'Upgrade from $* and the way back' env FOGHORN_OLDER=$(LAB)/older-$* $(IN_LAB) --test upgrade -- --ignored --nocapture
+
+.PRECIOUS: $(LAB)/older-%/built
 $(LAB)/older-%/built: | prerequisites
 	$(TIMED) 'Build of the older version $*' tools/older $* $(@D)
 	@touch $@
