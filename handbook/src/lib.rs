@@ -35,9 +35,10 @@ pub fn pages() -> io::Result<Vec<Page>> {
 }
 
 /// Pages that are no part of `docs`.
-const OUTSIDE: [&str; 4] = [
+const OUTSIDE: [&str; 5] = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "README.md",
+    "SECURITY.md",
     "e2e/README.md",
 ];
