@@ -23,4 +23,5 @@ pub mod speaker;
 pub mod status;
 pub mod support;
 pub mod table;
+pub mod watch;
 pub mod why;

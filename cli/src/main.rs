@@ -13,7 +13,7 @@ use cli::fetch::Extent;
 use cli::output::{Format, print, render, tell};
 use cli::pools::Pools;
 use cli::{
-    doctor, dump, examine, fetch, files, import, plan, planned, pools, status, support, why,
+    doctor, dump, examine, fetch, files, import, plan, planned, pools, status, support, watch, why,
 };
 use config::name::ServiceKey;
 use jiff::Timestamp;
@@ -170,10 +170,7 @@ async fn run_status(asked: &arguments::Status, common: &Common) -> anyhow::Resul
             print(&text?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        // Whoever watches waits for better times, too.
-        let text = text.unwrap_or_else(|error| format!("error: {error:#}\n"));
-        let clear = if is_terminal { CLEAR_SCREEN } else { "" };
-        print(&format!("{clear}{text}"))?;
+        print(&watch::screen(text, is_terminal))?;
         tokio::time::sleep(interval).await;
     }
 }
@@ -209,9 +206,6 @@ async fn run_support(asked: &arguments::Support, common: &Common) -> anyhow::Res
     ));
     Ok(ExitCode::SUCCESS)
 }
-
-/// Clears a terminal and goes to its first line.
-const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 async fn run_doctor(asked: &arguments::Doctor, common: &Common) -> anyhow::Result<ExitCode> {
     let examined = examine::examine(common, asked).await?;

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 struct Answer {
     code: i32,
@@ -248,7 +251,7 @@ fn every_command_has_a_manual_page() {
     let mut count = 0;
     for command in commands {
         let page = directory.join(format!("kubectl-foghorn-{command}.1"));
-        let text = std::fs::read_to_string(&page).unwrap();
+        let text = fs::read_to_string(&page).unwrap();
         assert!(
             text.contains(".SH NAME") && text.contains(".SH OPTIONS"),
             "{command}: {text}"
@@ -257,5 +260,53 @@ fn every_command_has_a_manual_page() {
     }
     assert!(count >= 8, "only {count} commands were seen");
     assert!(directory.join("kubectl-foghorn.1").exists());
-    std::fs::remove_dir_all(&directory).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Ends when the test does.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_watch_goes_on_through_errors_and_shows_what_changed() {
+    let directory = std::env::temp_dir().join(format!("foghorn-watch-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (dump, screen) = (directory.join("dump.yaml"), directory.join("screen"));
+    let cluster = fs::read_to_string(data().join("cluster.yaml")).unwrap();
+    let mut watching = Watching(
+        Command::new(env!("CARGO_BIN_EXE_kubectl-foghorn"))
+            .args(["status", "--watch", "--interval-seconds=1", "--dump"])
+            .arg(&dump)
+            .stdin(Stdio::null())
+            .stdout(File::create(&screen).unwrap())
+            .spawn()
+            .unwrap(),
+    );
+    let mut shows = |what: &str| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !fs::read_to_string(&screen).unwrap().contains(what) {
+            assert!(Instant::now() < deadline, "{what:?} does not appear");
+            assert_eq!(watching.0.try_wait().unwrap(), None, "it ended");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    shows("error: ");
+    // Complete when it appears, not while it is being written.
+    let put = |content: &str| {
+        let new = directory.join("new");
+        fs::write(&new, content).unwrap();
+        fs::rename(&new, &dump).unwrap();
+    };
+    put(&cluster);
+    shows("default    web      192.0.2.240");
+    put(&cluster.replace("name: web\n", "name: shop\n"));
+    shows("default    shop     192.0.2.240");
+    drop(watching);
+    fs::remove_dir_all(&directory).unwrap();
 }

@@ -65,6 +65,22 @@ fn a_lease_that_ran_out_is_a_problem() {
     assert_eq!(status.services, []);
 }
 
+/// What `status --watch` shows: time goes by on the screen though nothing happens.
+#[test]
+fn a_screen_that_is_shown_again_says_how_much_later_it_is_and_nothing_else() {
+    let screen = |now: &str| {
+        let now: Timestamp = now.parse().unwrap();
+        status::status(&cluster(), &Classes::default(), None, now).text(now)
+    };
+    let first = screen("2026-01-01T00:10:11Z");
+    assert_eq!(screen("2026-01-01T00:10:11Z"), first);
+    let later = first
+        .replace("renewed 6s ago", "renewed 9s ago")
+        .replace("node-2        10s ", "node-2        13s ");
+    assert_ne!(later, first);
+    assert_eq!(screen("2026-01-01T00:10:14Z"), later);
+}
+
 #[test]
 fn pools_say_who_has_what() {
     let cluster = cluster();

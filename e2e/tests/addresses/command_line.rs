@@ -1,15 +1,17 @@
 //! `kubectl foghorn`, about a real cluster: what it says is what is so, and what it foretells comes true.
 
-use std::fs;
-use std::process::{Command, Stdio};
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use e2e::wait;
 use serde_json::Value;
 
-use crate::words::{Chapter, Words};
+use crate::words::{Chapter, PATIENCE, Words};
 
 pub(crate) const CHAPTERS: &[Chapter] = &[
     ("kubectl foghorn: status, pools, why", views),
+    ("kubectl foghorn: status --watch", watch),
     ("kubectl foghorn: plan, and it comes true", plan),
     ("kubectl foghorn: check", check),
     ("kubectl foghorn: import from the cluster", import),
@@ -88,6 +90,50 @@ fn views(words: &mut Words<'_>) -> Result<()> {
     foghorn(words, "why default/nobody")?.has(1, &["default/nobody"])
 }
 
+/// Ends when the chapter does.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What changes in the cluster changes on the screen.
+fn watch(words: &mut Words<'_>) -> Result<()> {
+    words.pool("lan", "{addresses: [192.168.1.130-192.168.1.133]}")?;
+    words.service("first", "", "")?;
+    words.has("first", &["192.168.1.130"])?;
+    let file = words.lab.folder.path().join("screen");
+    let mut command = Command::new(words.lab.binaries.foghorn("kubectl-foghorn")?);
+    command
+        .args(["status", "--watch", "--interval-seconds=1"])
+        .env("KUBECONFIG", words.lab.control_plane.kubeconfig())
+        .stdin(Stdio::null())
+        .stdout(File::create(&file)?);
+    let _watching = Watching(command.spawn()?);
+    // The last screen that is complete: each begins with what is wrong, and then names the controller.
+    let shows = |what: &str, is_there: bool| {
+        wait::until(
+            &format!("a screen with {what:?}: {is_there}"),
+            PATIENCE,
+            || {
+                let text = fs::read_to_string(&file)?;
+                let last = text.rsplit("\nController  ").nth(1).unwrap_or_default();
+                Ok((!last.is_empty() && last.contains(what) == is_there).then_some(()))
+            },
+        )
+    };
+    shows("first", true)?;
+    shows("second", false)?;
+    words.service("second", "", "")?;
+    shows("second", true)?;
+    shows("192.168.1.131", true)?;
+    words.kubectl("delete service first")?;
+    shows("first", false)
+}
+
 fn plan(words: &mut Words<'_>) -> Result<()> {
     words.pool(
         "lan",
@@ -118,7 +164,7 @@ fn plan(words: &mut Words<'_>) -> Result<()> {
     words.has("one", &["192.168.1.150"])?;
     words
         .lab
-        .wait_for_external_addresses("default", "six", 1, crate::words::PATIENCE)?;
+        .wait_for_external_addresses("default", "six", 1, PATIENCE)?;
     foghorn(words, &format!("plan {}", file.display()))?.has(0, &[])
 }
 
