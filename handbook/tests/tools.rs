@@ -4,12 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
+mod support;
+
 use std::collections::BTreeSet;
-use std::env;
 use std::path::PathBuf;
 use std::process;
 
 use handbook::{Command, Page, Snippet, pages, root};
+use support::{said, tool};
 
 #[test]
 #[ignore = "needs the lab's kubectl: make check-handbook"]
@@ -149,29 +151,4 @@ fn commands_of(program: &str) -> Vec<Command> {
             && seen.insert(command.words.clone())
     });
     commands
-}
-
-/// What a program prints, or what it complains about.
-fn said(command: &mut process::Command) -> Result<String, String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
-    let text = |octets| String::from_utf8_lossy(octets).into_owned();
-    if output.status.success() {
-        Ok(text(&output.stdout))
-    } else {
-        Err(text(&output.stderr))
-    }
-}
-
-/// A program of the lab's folder.
-fn tool(name: &str) -> PathBuf {
-    let folder = env::var_os("FOGHORN_LAB").unwrap();
-    let path = PathBuf::from(folder).join(name);
-    assert!(
-        path.exists(),
-        "{} is not there: run `make check-handbook`",
-        path.display()
-    );
-    path
 }
