@@ -9,6 +9,7 @@
 )]
 
 mod metallb;
+mod renderings;
 #[path = "../support/mod.rs"]
 mod support;
 
