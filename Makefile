@@ -77,6 +77,11 @@ $(LAB)/promtool: tools/promtool/go.mod | prerequisites
 handbook: $(TOOLS)/bin/mdbook ## The handbook as a website, into target/handbook
 	$(TIMED) 'Pages' tools/handbook $(TOOLS)/bin/mdbook $(TARGET)/handbook
 
+.PHONY: reference
+reference: prerequisites ## Writes the tables of docs/ that come from the code: arguments, fields, metrics, values of the chart
+	$(TIMED) 'Definitions' env UPDATE=1 $(CARGO) test --quiet --profile $(PROFILE) -p config --test custom_resources
+	$(TIMED) 'Tables' env UPDATE=1 $(CARGO) test --quiet --profile $(PROFILE) -p handbook --test reference
+
 .PHONY: audit
 audit: $(TOOLS)/bin/cargo-deny ## Licences, bans and sources of what we depend on; advisories where their database can be had
 	$(TIMED) 'Dependencies' tools/audit $(TOOLS)/bin/cargo-deny

@@ -22,7 +22,7 @@ pub struct Arguments {
 /// Arguments of every command.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Common {
-    /// The kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config
+    /// The kubeconfig file [default: `$KUBECONFIG`, then `~/.kube/config`]
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -87,7 +87,7 @@ pub enum Command {
 /// Arguments of `check`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Check {
-    /// Files, directories of *.yaml, *.yml and *.json, or - for standard input
+    /// Files, directories of `*.yaml`, `*.yml` and `*.json`, or `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -99,7 +99,7 @@ pub struct Check {
 /// Arguments of `plan`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// Files and directories to apply, or - for standard input
+    /// Files and directories to apply, or `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -115,7 +115,7 @@ pub struct Plan {
 /// Arguments of `why`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Why {
-    /// The Service: NAMESPACE/NAME, or NAME in the current namespace
+    /// The Service: `NAMESPACE/NAME`, or `NAME` in the current namespace
     #[arg(value_name = "SERVICE")]
     pub service: String,
 
@@ -127,7 +127,7 @@ pub struct Why {
 /// Arguments of `doctor`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Doctor {
-    /// Only these addresses; all that speakers announce if none is given
+    /// Only these addresses [default: all that speakers announce]
     #[arg(value_name = "ADDRESS")]
     pub addresses: Vec<std::net::IpAddr>,
 
@@ -139,7 +139,7 @@ pub struct Doctor {
 /// Arguments of `move`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Move {
-    /// The Service: NAMESPACE/NAME, or NAME in the current namespace
+    /// The Service: `NAMESPACE/NAME`, or `NAME` in the current namespace
     #[arg(value_name = "SERVICE")]
     pub service: String,
 
@@ -147,7 +147,7 @@ pub struct Move {
     #[arg(value_name = "NODE")]
     pub node: String,
 
-    /// Leaves the wish in force (annotation foghorn.dev/preferred-node): after an outage the addresses go back to the node
+    /// Leaves the wish in force (annotation `foghorn.dev/preferred-node`): after an outage the addresses go back to the node
     #[arg(long)]
     pub keep: bool,
 
@@ -187,7 +187,7 @@ pub struct Status {
 /// Arguments of `support`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Support {
-    /// The file to write, or - for standard output. Default: foghorn-support-TIME.json
+    /// The file to write, or `-` for standard output [default: `foghorn-support-TIME.json`]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 
@@ -199,7 +199,7 @@ pub struct Support {
 /// Arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Import {
-    /// Files and directories, or - for standard input. Default: what is in the cluster
+    /// Files and directories, or `-` for standard input [default: what is in the cluster]
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
@@ -211,7 +211,7 @@ pub struct Cluster {
     #[arg(long, value_name = "FILE")]
     pub dump: Vec<PathBuf>,
 
-    /// The controller's --load-balancer-class, if it has any; may be given several times
+    /// The controller's `--load-balancer-class`, if it has any; may be given several times
     #[arg(
         long = "load-balancer-class",
         visible_alias = "lb-class",
@@ -219,7 +219,7 @@ pub struct Cluster {
     )]
     pub load_balancer_class: Vec<String>,
 
-    /// The controller's --serve-classless, if it has it
+    /// The controller's `--serve-classless`, if it has it
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub serve_classless: Option<bool>,
 

@@ -16,8 +16,8 @@ pub struct Arguments {
     )]
     pub common: CommonArguments,
 
-    /// Value of spec.loadBalancerClass to serve; may be given several times. If given, Services without a class are
-    /// left to others unless --serve-classless is given too. Default: foghorn.dev/foghorn and Services without a class
+    /// Value of `spec.loadBalancerClass` to serve; may be given several times. If given, Services without a class are
+    /// left to others unless `--serve-classless` is given too [default: `foghorn.dev/foghorn`, and Services without a class]
     #[arg(
         long = "load-balancer-class",
         visible_alias = "lb-class",
@@ -25,7 +25,7 @@ pub struct Arguments {
     )]
     pub load_balancer_class: Vec<String>,
 
-    /// Whether to serve Services without spec.loadBalancerClass
+    /// Whether to serve Services without `spec.loadBalancerClass` [default: `true` without `--load-balancer-class`, else `false`]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub serve_classless: Option<bool>,
 
@@ -46,7 +46,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "foghorn-controller")]
     pub lease_name: String,
 
-    /// Name of this replica in the Lease, unique among replicas. Default: the host's name and the health port
+    /// Name of this replica in the Lease, unique among replicas [default: the host's name and the health port]
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pub lease_identity: Option<String>,
 }

@@ -128,7 +128,7 @@ impl Metrics {
         );
         registry.register(
             "controller_writes",
-            "Statuses that were written, by result",
+            "Statuses that were to be written, by what became of them",
             metrics.writes.clone(),
         );
         registry.register(

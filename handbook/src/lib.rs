@@ -1,8 +1,10 @@
 //! The pages that people read, as tests read them.
 //!
 //! Whatever a page shows as a command or as YAML is run or parsed by a test; this package finds it. Its own tests are
-//! `commands` (our own parsers) and `tools` (the real kubectl, Helm and promtool: `make check-handbook`).
+//! `commands` (our own parsers), `reference` (tables that are written from the code: `make reference`) and `tools` (the real
+//! kubectl, Helm and promtool: `make check-handbook`).
 
+pub mod block;
 mod command;
 mod page;
 

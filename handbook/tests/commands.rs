@@ -83,29 +83,6 @@ fn every_argument_in_a_sentence_is_one_of_a_program() {
 }
 
 #[test]
-fn every_argument_of_a_program_is_in_the_reference() {
-    let reference = fs::read_to_string(root("docs/reference.md")).unwrap();
-    let programs = [
-        controller::arguments::Arguments::command(),
-        speaker::arguments::Arguments::command(),
-        proxy::arguments::Arguments::command(),
-    ];
-    let mut missing = BTreeSet::new();
-    for program in programs {
-        for argument in program
-            .get_arguments()
-            .filter(|argument| !argument.is_hide_set())
-        {
-            let name = format!("--{}", argument.get_long().unwrap_or_default());
-            if !reference.contains(&name) {
-                missing.insert(format!("{} {name}", program.get_name()));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "docs/reference.md lacks {missing:#?}");
-}
-
-#[test]
 fn every_value_of_the_chart_in_a_sentence_is_one() {
     let schema = schema();
     let (mut count, mut wrong) = (0, Vec::new());

@@ -22,49 +22,55 @@ use proxy_iptables::{Backend, Mark};
         .help("KubeProxyConfiguration file, as kube-proxy has it; arguments go before what it says"))
 )]
 pub struct Arguments {
-    /// Arguments of every program.
     #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "documented there; a comment here would become its help"
+    )]
     pub common: CommonArguments,
 
-    /// Name of the Node object of this machine; needed but for --cleanup
+    /// Name of the Node object of this machine; needed but for `--cleanup`
     #[arg(
         long,
-        alias = "hostname-override",
+        visible_alias = "hostname-override",
         value_name = "NAME",
         env = "NODE_NAME"
     )]
     pub node_name: Option<String>,
 
-    /// What in the kernel forwards: nftables, iptables, ipvs, or auto for nftables where the kernel has it and iptables elsewhere
+    /// What in the kernel forwards: `nftables`, `iptables`, `ipvs`, or `auto`: nftables where the kernel has it, else iptables.
+    /// The log says which and why
     #[arg(
         long,
-        alias = "proxy-mode",
+        visible_alias = "proxy-mode",
         value_name = "MODE",
         default_value = "auto"
     )]
     pub dataplane: String,
 
-    /// Which iptables to use, where it is iptables
+    /// Which iptables to use, with `--dataplane iptables`
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t)]
     pub iptables_backend: IptablesBackend,
 
-    /// The bit of packet marks that iptables uses for what is to be masqueraded
+    /// The bit of packet marks, 0 to 31, that says, until the end of postrouting, that a packet's source is to be replaced; with
+    /// `--dataplane iptables` only
     #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..32))]
     pub iptables_masquerade_bit: u8,
 
-    /// How IPVS chooses among endpoints where the Service does not say: rr, wrr, lc, wlc, sh, mh…
+    /// How IPVS chooses among the endpoints of Services without the annotation `foghorn.dev/ipvs-scheduler`: `rr`, `wrr`, `lc`,
+    /// `wlc`, `sh`, `mh`…
     #[arg(long, value_name = "NAME", default_value_t)]
     pub ipvs_scheduler: Scheduler,
 
-    /// After how much silence IPVS forgets a TCP connection, as 15m; 0s leaves it as it is [default: as conntrack]
+    /// After how much silence IPVS forgets a TCP connection, as `15m`; `0s` leaves it as it is [default: as conntrack]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub ipvs_tcp_timeout: Option<Duration>,
 
-    /// The same after a FIN
+    /// The same after a FIN [default: `0s`]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub ipvs_tcpfin_timeout: Option<Duration>,
 
-    /// The same for UDP
+    /// The same for UDP [default: `0s`]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub ipvs_udp_timeout: Option<Duration>,
 
@@ -72,7 +78,7 @@ pub struct Arguments {
     #[arg(long)]
     pub cleanup: bool,
 
-    /// Addresses on which NodePorts are offered: `primary` for the node's InternalIPs, or prefixes
+    /// Addresses on which NodePorts are offered: `primary` for the node's InternalIPs, or those of the machine in these prefixes
     #[arg(
         long,
         value_name = "PREFIX,..",
@@ -85,15 +91,15 @@ pub struct Arguments {
     #[arg(long, value_name = "PREFIX,..", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
 
-    /// How Pods are told from outsiders [default: ClusterCIDR with --cluster-cidr, NodeCIDR without]
+    /// How Pods are told from outsiders [default: `ClusterCIDR` with `--cluster-cidr`, `NodeCIDR` without]
     #[arg(long, value_name = "MODE")]
     pub detect_local_mode: Option<DetectLocalMode>,
 
-    /// The bridge of this node's Pods, for BridgeInterface
+    /// The bridge of this node's Pods, for `BridgeInterface`
     #[arg(long, value_name = "NAME")]
     pub pod_bridge_interface: Option<String>,
 
-    /// How names of Pods' interfaces begin, for InterfaceNamePrefix
+    /// How names of Pods' interfaces begin, for `InterfaceNamePrefix`
     #[arg(long, value_name = "PREFIX")]
     pub pod_interface_name_prefix: Option<String>,
 
@@ -101,27 +107,27 @@ pub struct Arguments {
     #[arg(long)]
     pub masquerade_all: bool,
 
-    /// Serve spec.externalIPs too; whoever may write Services can then take addresses (CVE-2020-8554)
+    /// Serve `spec.externalIPs` too; whoever may write Services can then take addresses (CVE-2020-8554)
     #[arg(long)]
     pub allow_external_ips: bool,
 
-    /// Serve the Services whose label service.kubernetes.io/service-proxy-name has this value, instead of those without it
+    /// Serve the Services whose label `service.kubernetes.io/service-proxy-name` has this value, instead of those without it
     #[arg(long, value_name = "NAME")]
     pub service_proxy_name: Option<String>,
 
-    /// As --health-address
+    /// As `--health-address`
     #[arg(long, value_name = "ADDRESS")]
     pub healthz_bind_address: Option<ListenAddress>,
 
-    /// As --metrics-address
+    /// As `--metrics-address`
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_bind_address: Option<ListenAddress>,
 
-    /// Let connections live on whose segments are outside the window (nf_conntrack_tcp_be_liberal)
+    /// Let connections live on whose segments are outside the window: sets `nf_conntrack_tcp_be_liberal`
     #[arg(long)]
     pub conntrack_tcp_be_liberal: bool,
 
-    /// Socket over which the speaker of this node says which nodes fell silent
+    /// Socket on which the speaker of this node says which nodes fell silent
     #[arg(long, value_name = "PATH", default_value = "/run/foghorn/proxy.sock")]
     pub speaker_socket: PathBuf,
 }
@@ -140,7 +146,7 @@ pub const HEALTH_PORT: u16 = 10256;
 /// Which iptables to use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum IptablesBackend {
-    /// The one that this machine uses: where the kubelet's chains or most rules are
+    /// Where the kubelet's chains are, else where most rules are, else what `iptables` on this machine is
     #[default]
     Auto,
     /// The one that keeps its rules in nf_tables
@@ -162,16 +168,16 @@ impl From<IptablesBackend> for Option<Backend> {
 /// How Pods are told from outsiders, under kube-proxy's names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum DetectLocalMode {
-    /// Their address is in --cluster-cidr
+    /// Their address is in `--cluster-cidr`
     #[value(name = "ClusterCIDR")]
     ClusterCidr,
     /// Their address is in the node's podCIDRs
     #[value(name = "NodeCIDR")]
     NodeCidr,
-    /// They arrive on --pod-bridge-interface
+    /// They arrive on `--pod-bridge-interface`
     #[value(name = "BridgeInterface")]
     BridgeInterface,
-    /// They arrive on an interface whose name begins with --pod-interface-name-prefix
+    /// They arrive on an interface whose name begins with `--pod-interface-name-prefix`
     #[value(name = "InterfaceNamePrefix")]
     InterfaceNamePrefix,
 }

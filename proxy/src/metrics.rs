@@ -111,17 +111,17 @@ impl Metrics {
         for (name, help, histogram) in [
             (
                 "sync_proxy_rules_duration",
-                "Duration of a sync",
+                "Duration of a sync of either kind",
                 &self.sync,
             ),
             (
                 "sync_full_proxy_rules_duration",
-                "Duration of a sync of everything",
+                "Duration of a sync that compared everything",
                 &self.full_sync,
             ),
             (
                 "sync_partial_proxy_rules_duration",
-                "Duration of a sync of what changed",
+                "Duration of a sync that sent what changed",
                 &self.partial_sync,
             ),
             (
@@ -159,12 +159,12 @@ impl Metrics {
         for (name, help, gauge) in [
             (
                 "sync_proxy_rules_service_changes_pending",
-                "Services that wait",
+                "Services that wait for the next sync",
                 &self.service_changes_pending,
             ),
             (
                 "sync_proxy_rules_endpoint_changes_pending",
-                "Services whose endpoints wait",
+                "Services whose endpoints wait for the next sync",
                 &self.endpoint_changes_pending,
             ),
         ] {

@@ -29,8 +29,8 @@ pub struct Arguments {
     #[expect(missing_docs, reason = "the same")]
     pub node: NodeArguments,
 
-    /// File with the key of heartbeats, the same for all speakers; a second line is a key that is accepted too, while keys
-    /// are changed. Read again when it changes
+    /// File with the key of heartbeats, the same for all speakers: one key, or two lines, of which the first signs and both
+    /// are accepted, while keys are changed. Read again when it changes
     #[arg(long, value_name = "FILE", group = "heartbeats")]
     pub heartbeat_key_file: Option<PathBuf>,
 
@@ -38,11 +38,13 @@ pub struct Arguments {
     #[arg(long, group = "heartbeats")]
     pub insecure_heartbeats: bool,
 
-    /// Milliseconds between two heartbeats; a node counts as dead after three that are missing
+    /// Milliseconds between two heartbeats, 10 to 5000; a node counts as dead after three that are missing. Grows by itself
+    /// beyond 50 speakers on a link, to at most 5 s
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u16).range(10..=5000))]
     pub heartbeat_interval_ms: u16,
 
-    /// Where this node's service proxy says whether it is healthy, or none: only while it is does the node announce
+    /// Where this node's service proxy says whether it is healthy, by plain HTTP at an address with a port, or `none`: only
+    /// while it is does the node announce
     #[arg(
         long,
         value_name = "URL",
@@ -50,12 +52,13 @@ pub struct Arguments {
     )]
     pub proxy_health_url: ProxyHealthUrl,
 
-    /// Socket of Foghorn's proxy on this node, to tell it which nodes fell silent
+    /// Socket of Foghorn's proxy on this node, to tell it which nodes fell silent; nothing happens if it does not listen
     #[arg(long, value_name = "PATH", default_value = "/run/foghorn/proxy.sock")]
     pub proxy_socket: PathBuf,
 
-    /// Value of spec.loadBalancerClass to announce; may be given several times. If given, Services without a class are
-    /// left to others unless --serve-classless is given too. Default: foghorn.dev/foghorn and Services without a class
+    /// Value of `spec.loadBalancerClass` to announce; may be given several times, as the controller's. If given, Services
+    /// without a class are left to others unless `--serve-classless` is given too [default: `foghorn.dev/foghorn`, and Services
+    /// without a class]
     #[arg(
         long = "load-balancer-class",
         visible_alias = "lb-class",
@@ -63,11 +66,11 @@ pub struct Arguments {
     )]
     pub load_balancer_class: Vec<String>,
 
-    /// Whether to announce Services without spec.loadBalancerClass
+    /// Whether to announce Services without `spec.loadBalancerClass` [default: `true` without `--load-balancer-class`, else `false`]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub serve_classless: Option<bool>,
 
-    /// Announce also from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
+    /// Announce also from nodes labelled `node.kubernetes.io/exclude-from-external-load-balancers`
     #[arg(long)]
     pub ignore_exclude_lb: bool,
 

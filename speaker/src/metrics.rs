@@ -128,12 +128,12 @@ impl Metrics {
         }
         registry.register(
             "owner",
-            "Addresses that this node answers for",
+            "1 for each address that this node answers for",
             metrics.owned.clone(),
         );
         registry.register(
             "moves",
-            "Changes of ownership at this node",
+            "Changes of ownership at this node, by the reason of the Event",
             metrics.moves.clone(),
         );
         registry.register_with_unit(
@@ -144,12 +144,12 @@ impl Metrics {
         );
         registry.register(
             "conflicts",
-            "Claims of other machines to our addresses",
+            "Claims of other machines to our addresses, by what came of them",
             metrics.conflicts.clone(),
         );
         registry.register(
             "peer_heard",
-            "Whether a peer is heard",
+            "Whether the speaker of a node is heard: 1, or silent: 0",
             metrics.peers.clone(),
         );
         registry.register(
@@ -164,7 +164,7 @@ impl Metrics {
         );
         registry.register(
             "proxy_healthy",
-            "Whether the service proxy of this node is healthy",
+            "Whether the service proxy of this node is healthy, or nobody asks it",
             metrics.proxy_healthy.clone(),
         );
         metrics
@@ -176,10 +176,14 @@ impl Packets {
         let packets = Family::<Direction, Counter>::default();
         let refused = Family::<Refused, Counter>::default();
         let not_sent = Counter::default();
-        registry.register("packets", "Packets on the wire", packets.clone());
+        registry.register(
+            "packets",
+            "Packets on the wire: received or sent, of the kinds arp, ndp and heartbeat",
+            packets.clone(),
+        );
         registry.register(
             "packets_refused",
-            "Packets received that were not heeded",
+            "Packets received and not heeded: frames and heartbeats",
             refused.clone(),
         );
         registry.register(

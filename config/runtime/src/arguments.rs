@@ -13,11 +13,12 @@ pub struct CommonArguments {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// File or directory with IPAddressPools and L2Advertisements as YAML; read again when it changes
+    /// File or directory with IPAddressPools and L2Advertisements as YAML; may be given several times; read again when it
+    /// changes
     #[arg(long, value_name = "PATH")]
     pub config: Vec<PathBuf>,
 
-    /// What to log: error, warn, info, debug, trace, or directives as in RUST_LOG
+    /// What to log: `off`, `error`, `warn`, `info`, `debug`, `trace`, or directives as in `RUST_LOG`
     #[arg(
         long,
         value_name = "LEVEL",
@@ -30,24 +31,24 @@ pub struct CommonArguments {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// Where to serve /metrics: ADDRESS:PORT, :PORT for all addresses, or off
+    /// Where to serve `/metrics`: `ADDRESS:PORT`, `:PORT` for all addresses, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_address: Option<ListenAddress>,
 
-    /// Serve /debug beside /metrics: what the program holds, as JSON, and its log level, which PUT changes
+    /// Serve `/debug` beside `/metrics`: what the program holds, as JSON, and its log level, which PUT changes
     #[arg(long)]
     pub debug_endpoints: bool,
 
-    /// Where to serve /healthz, /livez and /readyz: ADDRESS:PORT, :PORT for all addresses, or off
+    /// Where to serve `/healthz`, `/livez` and `/readyz`: `ADDRESS:PORT`, `:PORT` for all addresses, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub health_address: Option<ListenAddress>,
 
-    /// File with a certificate and those that lead to its authority (PEM): /metrics and what is served beside it then speak TLS.
-    /// Read again when it changes
+    /// File with a certificate and those that lead to its authority (PEM): `/metrics` and what is served beside it is then
+    /// served with TLS 1.2 or 1.3 alone. Read again when it changes; what cannot be used then changes nothing
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     pub tls_cert_file: Option<PathBuf>,
 
-    /// File with its private key (PEM)
+    /// File with its private key (PEM); read again with it
     #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
     pub tls_private_key_file: Option<PathBuf>,
 }
@@ -92,10 +93,10 @@ pub struct NodeArguments {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// For people
     #[default]
     Text,
-    /// One object of JSON per line.
+    /// One object of JSON per line
     Json,
 }
 

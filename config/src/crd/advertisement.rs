@@ -59,7 +59,8 @@ use crate::selector::LabelSelector as Selector;
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct L2AdvertisementSpec {
-    /// Names of the pools; all if there are no ipAddressPoolSelectors either.
+    /// The pools it is about, by name. One match here or in `ipAddressPoolSelectors` is enough; it is about all if neither is
+    /// written.
     #[serde(
         default,
         rename = "ipAddressPools",
@@ -68,7 +69,7 @@ pub struct L2AdvertisementSpec {
     #[schemars(length(max = 512), inner(length(max = 253)))]
     pub ip_address_pools: Vec<String>,
 
-    /// Pools by their labels.
+    /// The pools it is about, by their labels.
     #[serde(
         default,
         rename = "ipAddressPoolSelectors",
@@ -77,31 +78,36 @@ pub struct L2AdvertisementSpec {
     #[schemars(length(max = 64))]
     pub ip_address_pool_selectors: Vec<LabelSelector>,
 
-    /// Services by their labels; all if empty.
+    /// The Services it is about, by their labels; all if it is not written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub service_selectors: Vec<LabelSelector>,
 
-    /// Nodes by their labels; all if empty.
+    /// The nodes that may announce, by their labels; all if it is not written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub node_selectors: Vec<LabelSelector>,
 
-    /// Nodes that are better than others, by their labels; the weights of all that match add up.
+    /// Nodes that are better than others; the weights of all that match add up. Between equals a hash decides, so that addresses
+    /// spread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub preferred_node_selectors: Vec<PreferenceSpec>,
 
-    /// Interfaces to announce on; every one that has the subnet of the address if empty.
+    /// Names of the interfaces to announce on, of at most 15 characters; every one that has the subnet of the address if it is
+    /// not written. One that is named need not have the subnet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 15)))]
     pub interfaces: Vec<String>,
 
-    /// Whether an address goes back to a better node that returned.
+    /// Whether an address goes back to a better node that returned. `Never` moves nothing while the owner is fit. `Always` moves
+    /// once the better node has stood for 10 s. `Idle` does the same, but waits until no connection goes through the address (in
+    /// the connection tracking of the node that has it, asked by Foghorn's proxy; with another proxy it does what `Never` does).
     #[serde(default, skip_serializing_if = "is_default")]
     pub failback: Failback,
 
-    /// What nodes do that cannot hear the others.
+    /// What nodes do that cannot hear the others. `Available` lets each side serve its clients; with `Strict` only a majority of
+    /// the speakers serves.
     #[serde(default, skip_serializing_if = "is_default")]
     pub partition: PartitionPolicy,
 }
@@ -124,7 +130,7 @@ pub struct PreferenceSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct L2AdvertisementStatus {
-    /// Accepted: in force as written. Effective: it selects pools and nodes.
+    /// `Accepted`: in force as written. `Effective`: it selects pools and nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),

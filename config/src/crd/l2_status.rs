@@ -59,31 +59,31 @@ pub struct ServiceL2StatusSpec {}
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct ServiceL2StatusStatus {
-    /// The address.
+    /// The address it is about.
     #[serde(default)]
     pub address: String,
     /// The node that announces it; nothing while none does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
-    /// The Service.
+    /// The Service that has the address.
     #[serde(default)]
     pub service_name: String,
-    /// Its namespace.
+    /// The namespace of the Service.
     #[serde(default)]
     pub service_namespace: String,
-    /// Where the node announces it.
+    /// Where the node announces it; nothing while none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<InterfaceSpec>,
-    /// Since when that is so.
+    /// Since when the node announces it, or none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Why that is so, in a word.
+    /// Why the node announces it, or none does, in a word: the reason of the Event.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Why that is so, in a sentence.
+    /// Why the node announces it, or none does, in a sentence: that of the Event.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Where every node stands, those first that would be asked first.
+    /// Where every node stands, those first that are asked first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<CandidateSpec>,
     /// The machine that has the address although it is no speaker; the address is not announced meanwhile.
@@ -95,9 +95,9 @@ pub struct ServiceL2StatusStatus {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct InterfaceSpec {
-    /// Its name.
+    /// The name of the interface.
     pub name: String,
-    /// Its hardware address, which answers for the address.
+    /// The hardware address of the interface, which answers for the address.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mac: String,
 }
@@ -108,9 +108,9 @@ pub struct InterfaceSpec {
 pub struct CandidateSpec {
     /// The node.
     pub node: String,
-    /// Where it stands, in a word: Owner, Outranked, Ineligible…
+    /// Where it stands, in a word: `Owner`, `Outranked`, `Ineligible`…
     pub standing: String,
-    /// The same in a sentence, with its reason.
+    /// Where it stands, in a sentence, with the reason.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
@@ -119,7 +119,7 @@ pub struct CandidateSpec {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct ConflictSpec {
-    /// Its hardware address.
+    /// The hardware address of the machine.
     pub mac: String,
     /// The node that heard it.
     #[serde(rename = "heardBy")]

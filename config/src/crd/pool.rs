@@ -78,7 +78,9 @@ use crate::selector::Labels;
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct IPAddressPoolSpec {
-    /// Ranges (192.0.2.10-192.0.2.20), prefixes (192.0.2.0/28) and addresses of both families; given in this order.
+    /// Ranges (`192.0.2.10-192.0.2.20`), prefixes (`192.0.2.0/28`) and addresses of both families, given in the order written.
+    /// A prefix must have no bits set after it: `192.0.2.0/28`, not `192.0.2.7/28`. All addresses of a prefix are given, the
+    /// first and last too.
     #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 81)))]
     #[x_kube(
         validation = Rule::new("self.all(a, a.contains('-') ? (a.split('-').size() == 2 && a.split('-').all(part, isIP(part.trim()))) : (a.contains('/') ? isCIDR(a.trim()) : isIP(a.trim())))")
@@ -98,20 +100,21 @@ pub struct IPAddressPoolSpec {
     #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
 
-    /// Give nothing to Services that hold nothing yet.
+    /// Give nothing to Services that hold nothing; who holds an address keeps it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disabled: bool,
 
-    /// Serve only the Services that this selects.
+    /// Serve only the Services that this selects; all if it is not written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocationSpec>,
 
-    /// Addresses that are kept for one Service each, which need not exist yet.
+    /// Addresses that only one Service each may have, which need not exist yet; it gets its address without asking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub reservations: Vec<ReservationSpec>,
 
-    /// What happens to an address in use that an edit takes out of the pool.
+    /// What happens to an address in use that an edit takes out of the pool: `Keep` leaves it to the Service and says so,
+    /// `Reassign` gives the Service another one, in one step.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_in_use: OnInUse,
 
@@ -119,7 +122,8 @@ pub struct IPAddressPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<QuotaSpec>,
 
-    /// How long an address is held for a Service of the same namespace and name after its Service was deleted: 10m, 1h30m.
+    /// How long an address is held for a Service of the same namespace and name after its Service was deleted: `10m`, `1h30m`.
+    /// It is not held if this is not written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 2, max = 16),
@@ -133,7 +137,7 @@ pub struct IPAddressPoolSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct QuotaSpec {
-    /// Addresses of each family that the Services of one namespace may have; 0 means no limit.
+    /// Addresses of each family that the Services of one namespace may have of the pool; 0 means no limit.
     #[serde(default)]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub per_namespace: i64,
@@ -149,7 +153,8 @@ pub struct ServiceAllocationSpec {
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub priority: i64,
 
-    /// Namespaces that are served; all if there are no namespaceSelectors either.
+    /// Namespaces that are served, by name. One match here or in `namespaceSelectors` is enough; all are served if neither is
+    /// written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), inner(length(max = 63)))]
     pub namespaces: Vec<String>,
@@ -159,7 +164,7 @@ pub struct ServiceAllocationSpec {
     #[schemars(length(max = 64))]
     pub namespace_selectors: Vec<LabelSelector>,
 
-    /// Services that are served, by their labels; all if empty.
+    /// Services that are served, by their labels. One match is enough; all are served if it is not written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub service_selectors: Vec<LabelSelector>,
@@ -175,7 +180,7 @@ pub struct ReservationSpec {
     #[x_kube(validation = Rule::new("isIP(self)").message("write one IP address"))]
     pub address: String,
 
-    /// The Service, as NAMESPACE/NAME.
+    /// The Service, as `NAMESPACE/NAME`.
     #[schemars(length(min = 3, max = 127), regex(pattern = r"^[^/]+/[^/]+$"))]
     pub service: String,
 }
@@ -201,7 +206,7 @@ pub struct IPAddressPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub held: Vec<HeldSpec>,
-    /// Accepted: in force as written. Conflicting: has addresses that something else has too.
+    /// `Accepted`: in force as written. `Conflicting`: has addresses that something else has too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
@@ -217,7 +222,7 @@ pub struct IPAddressPoolStatus {
 pub struct HeldSpec {
     /// The address.
     pub address: String,
-    /// The Service, as NAMESPACE/NAME.
+    /// The Service, as `NAMESPACE/NAME`.
     pub service: String,
     /// When the hold ends, as RFC 3339.
     pub until: String,
