@@ -3,6 +3,9 @@
 //! A peer's heartbeats form a *session* for each pair of links. A session begins with a proof that the peer is of now:
 //! it echoes a recent sequence number of ours, which start at random, so that no recording can have it. After that
 //! sequence numbers only grow, within a window for reordering. No clock but our own is involved.
+//!
+//! A recording of a moment ago does have a recent number. It is told by its sequence number while the peer's start is the
+//! same; once another start has proven itself, only what echoes something later brings back a former one.
 
 mod session;
 
@@ -32,6 +35,8 @@ pub struct Peers {
 pub struct Peer {
     id: NodeId,
     incarnation: Option<u64>,
+    /// What this speaker had sent when that start proved itself: what was recorded before echoes nothing later.
+    sent_before: Sent,
     sessions: BTreeMap<(LinkIndex, u32), Session>,
     /// The last authentic heartbeats on each link that belong to no session yet.
     unproven: BTreeMap<LinkIndex, Unproven>,
@@ -73,10 +78,27 @@ pub struct Received {
     pub in_step: bool,
 }
 
+/// What a speaker has sent so far: the low half of the last sequence number on each link.
+#[derive(Clone, Debug, Default)]
+pub struct Sent(Vec<u32>);
+
+impl Sent {
+    /// Everything up to these sequence numbers, one for each link.
+    pub fn until(sequences: impl IntoIterator<Item = u64>) -> Self {
+        Self(sequences.into_iter().map(low_half).collect())
+    }
+
+    /// Whether a number is that of one of the last heartbeats.
+    fn has_lately(&self, sequence: u32) -> bool {
+        let mut last = self.0.iter();
+        last.any(|last| last.wrapping_sub(sequence) < RECENT)
+    }
+}
+
 impl Peers {
     /// Takes in an authentic heartbeat of another node that came in on `link`.
     ///
-    /// `is_recent` says whether a number is that of a heartbeat that this speaker, `own`, sent a short while ago.
+    /// `sent` is what this speaker, `own`, has sent so far.
     ///
     /// # Errors
     /// The reason why it is not heeded.
@@ -85,7 +107,7 @@ impl Peers {
         link: LinkIndex,
         heartbeat: &Heartbeat,
         own: NodeId,
-        is_recent: impl Fn(u32) -> bool,
+        sent: &Sent,
         timing: &Timing,
         now: Time,
     ) -> Result<Received, Rejection> {
@@ -96,7 +118,7 @@ impl Peers {
             .peers
             .entry(heartbeat.node.clone())
             .or_insert_with(|| Peer::new(NodeId::of(&heartbeat.node)));
-        peer.receive(link, heartbeat, own, is_recent, timing, now)
+        peer.receive(link, heartbeat, own, sent, timing, now)
     }
 
     /// Forgets the peer that was silent for the longest time, if there are too many.
@@ -240,6 +262,7 @@ impl Peer {
         Self {
             id,
             incarnation: None,
+            sent_before: Sent::default(),
             sessions: BTreeMap::new(),
             unproven: BTreeMap::new(),
             table: PeerTable::default(),
@@ -304,7 +327,7 @@ impl Peer {
         link: LinkIndex,
         heartbeat: &Heartbeat,
         own: NodeId,
-        is_recent: impl Fn(u32) -> bool,
+        sent: &Sent,
         timing: &Timing,
         now: Time,
     ) -> Result<Received, Rejection> {
@@ -322,8 +345,11 @@ impl Peer {
                     session.receive(heartbeat, timing, now)
                 })?
         } else {
+            let proves = |sequence| {
+                sent.has_lately(sequence) && (same_start || !self.sent_before.has_lately(sequence))
+            };
             let mut echoes = heartbeat.echoes.iter();
-            if !echoes.any(|echo| echo.node == own && is_recent(echo.sequence)) {
+            if !echoes.any(|echo| echo.node == own && proves(echo.sequence)) {
                 self.remember_unproven(link, heartbeat, now);
                 return Err(Rejection::Unproven);
             }
@@ -331,6 +357,7 @@ impl Peer {
                 received.changed.extend(self.table.all_gone());
                 *self = Self::new(self.id);
                 self.incarnation = Some(heartbeat.incarnation);
+                self.sent_before = sent.clone();
             }
             if self.sessions.len() >= MOST_SESSIONS {
                 self.sessions.retain(|_, session| session.heard);
@@ -432,12 +459,14 @@ impl Peer {
 }
 
 /// The low half of a sequence number, as echoes have it.
-pub(crate) fn low_half(sequence: u64) -> u32 {
+fn low_half(sequence: u64) -> u32 {
     u32::try_from(sequence & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 /// The most peers that are remembered.
 pub const MOST_PEERS: usize = 256;
+/// How many of our last heartbeats an echo may be of.
+const RECENT: u32 = 256;
 /// How long a heartbeat without proof is echoed, so that its sender can prove itself.
 const UNPROVEN_KEPT: Duration = Duration::from_secs(2);
 /// The most pairs of links over which one peer is heard.
@@ -450,8 +479,8 @@ mod tests {
 
     const LINK: LinkIndex = LinkIndex(2);
     const OWN: NodeId = NodeId(1);
-    /// The only number that counts as recent in these tests.
-    const RECENT: u32 = 77;
+    /// The number of the last heartbeat that was sent, unless a test says otherwise.
+    const LAST: u32 = 1000;
 
     fn heartbeat(node: &str, incarnation: u64, sequence: u64, echo: Option<u32>) -> Heartbeat {
         Heartbeat {
@@ -483,13 +512,21 @@ mod tests {
         heartbeat: &Heartbeat,
         milliseconds: u64,
     ) -> Result<bool, Rejection> {
-        let is_recent = |number| number == RECENT;
+        receive_after(LAST, peers, heartbeat, milliseconds)
+    }
+
+    fn receive_after(
+        last: u32,
+        peers: &mut Peers,
+        heartbeat: &Heartbeat,
+        milliseconds: u64,
+    ) -> Result<bool, Rejection> {
         peers
             .receive(
                 LINK,
                 heartbeat,
                 OWN,
-                is_recent,
+                &Sent::until([last.into()]),
                 &Timing::default(),
                 Time::from_millis(milliseconds),
             )
@@ -499,7 +536,7 @@ mod tests {
     #[test]
     fn whom_a_peer_hears_is_what_it_said_of_each_last() {
         let mut peers = Peers::default();
-        receive(&mut peers, &heartbeat("a", 5, 1, Some(RECENT)), 0).unwrap();
+        receive(&mut peers, &heartbeat("a", 5, 1, Some(LAST)), 0).unwrap();
         for (sequence, said, complete, hears) in [
             (2, &[(8, true)][..], true, [false, true, false]),
             (3, &[(8, true)], true, [false, true, false]),
@@ -532,8 +569,8 @@ mod tests {
         let mut peers = Peers::default();
         for (incarnation, sequence, echo, expected) in [
             (5, 100, None, Err(Rejection::Unproven)),
-            (5, 101, Some(76), Err(Rejection::Unproven)),
-            (5, 102, Some(RECENT), Ok(true)),
+            (5, 101, Some(LAST - 256), Err(Rejection::Unproven)),
+            (5, 102, Some(LAST), Ok(true)),
             (5, 103, None, Ok(false)),
             (5, 103, None, Err(Rejection::Replayed)),
             (5, 106, None, Ok(false)),
@@ -543,15 +580,40 @@ mod tests {
             (5, 936, None, Err(Rejection::Replayed)),
             (5, 937, None, Ok(false)),
             (4, 2000, None, Err(Rejection::Unproven)),
-            (6, 1, Some(RECENT), Ok(true)),
+            (6, 1, Some(LAST + 6), Ok(true)),
             (5, 1001, None, Err(Rejection::Unproven)),
             (6, 2, None, Ok(false)),
         ] {
             let heartbeat = heartbeat("a", incarnation, sequence, echo);
+            let last = LAST + u32::try_from(incarnation).unwrap();
             assert_eq!(
-                receive(&mut peers, &heartbeat, 0),
+                receive_after(last, &mut peers, &heartbeat, 0),
                 expected,
                 "{incarnation} {sequence} {echo:?}"
+            );
+        }
+    }
+
+    /// What a machine on the LAN recorded a moment before a speaker was restarted echoes numbers that are still recent.
+    #[test]
+    fn a_recording_of_a_former_start_is_not_heard_however_fresh() {
+        let mut peers = Peers::default();
+        for (last, incarnation, sequence, echo, expected) in [
+            (100, 5, 1, Some(100), Ok(true)),
+            (110, 6, 1, Some(110), Ok(true)),
+            (110, 5, 2, Some(100), Err(Rejection::Unproven)),
+            (120, 5, 3, Some(110), Err(Rejection::Unproven)),
+            (120, 6, 2, None, Ok(false)),
+            // One that lives has heard what was sent since.
+            (121, 5, 4, Some(121), Ok(true)),
+            (121, 6, 3, Some(121), Err(Rejection::Unproven)),
+            (122, 6, 4, Some(122), Ok(true)),
+        ] {
+            let heartbeat = heartbeat("a", incarnation, sequence, echo);
+            assert_eq!(
+                receive_after(last, &mut peers, &heartbeat, 0),
+                expected,
+                "{incarnation} {sequence} {echo:?} after {last}"
             );
         }
     }
@@ -559,7 +621,7 @@ mod tests {
     #[test]
     fn three_missing_heartbeats_are_silence() {
         let mut peers = Peers::default();
-        receive(&mut peers, &heartbeat("a", 5, 1, Some(RECENT)), 1000).unwrap();
+        receive(&mut peers, &heartbeat("a", 5, 1, Some(LAST)), 1000).unwrap();
         receive(&mut peers, &heartbeat("a", 5, 2, None), 1050).unwrap();
         assert_eq!(peers.next_deadline(), Some(Time::from_millis(1200)));
         assert_eq!(peers.expire(Time::from_millis(1199)), []);
@@ -574,7 +636,7 @@ mod tests {
     #[test]
     fn jitter_earns_patience_and_steadiness_loses_it() {
         let mut peers = Peers::default();
-        receive(&mut peers, &heartbeat("a", 5, 0, Some(RECENT)), 0).unwrap();
+        receive(&mut peers, &heartbeat("a", 5, 0, Some(LAST)), 0).unwrap();
         receive(&mut peers, &heartbeat("a", 5, 1, None), 90).unwrap();
         assert_eq!(
             peers.next_deadline(),
@@ -590,7 +652,7 @@ mod tests {
     #[test]
     fn memory_has_an_end_and_the_heard_are_kept() {
         let mut peers = Peers::default();
-        receive(&mut peers, &heartbeat("heard", 5, 1, Some(RECENT)), 0).unwrap();
+        receive(&mut peers, &heartbeat("heard", 5, 1, Some(LAST)), 0).unwrap();
         for number in 0..1000 {
             let node = format!("n{number}");
             assert_eq!(
@@ -602,10 +664,10 @@ mod tests {
         assert!(peers.get(&"heard".into()).is_some());
         for number in 0..1000 {
             let node = format!("m{number}");
-            let _ = receive(&mut peers, &heartbeat(&node, 5, 1, Some(RECENT)), 0);
+            let _ = receive(&mut peers, &heartbeat(&node, 5, 1, Some(LAST)), 0);
         }
         assert_eq!(
-            receive(&mut peers, &heartbeat("late", 5, 1, Some(RECENT)), 0),
+            receive(&mut peers, &heartbeat("late", 5, 1, Some(LAST)), 0),
             Err(Rejection::TooManyPeers)
         );
     }

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::{Echo, Entries, Heartbeat, MOST_ECHOES, MOST_WANTED, Unfit};
 use crate::link::LinkIndex;
-use crate::membership::{Received, low_half};
+use crate::membership::{Received, Sent};
 use crate::table::Changed;
 use crate::time::Time;
 
@@ -108,20 +108,14 @@ impl Announcer {
                 Rejection::NameTaken
             });
         }
-        let sent: Vec<_> = self
-            .links
-            .values()
-            .map(|state| low_half(state.sequence))
-            .collect();
-        let is_recent =
-            |sequence: u32| sent.iter().any(|last| last.wrapping_sub(sequence) < RECENT);
+        let sent = Sent::until(self.links.values().map(|state| state.sequence));
         let known = self
             .peers
             .get(&heartbeat.node)
             .and_then(|peer| peer.unproven_incarnation(link));
         let received = self
             .peers
-            .receive(link, &heartbeat, self.id, is_recent, &self.timing, now);
+            .receive(link, &heartbeat, self.id, &sent, &self.timing, now);
         if received == Err(Rejection::Unproven) && known != Some(heartbeat.incarnation) {
             // An echo of a start that is new here lets the peer prove itself without waiting for our next turn.
             self.soon = true;
@@ -244,5 +238,3 @@ const MOST_PARTS: usize = 8;
 ///
 /// Thirty speakers that start at once with a thousand addresses would do nothing but tell and listen otherwise.
 const REST_AFTER_WHOLE: u32 = 4;
-/// How many of our last heartbeats an echo may be of.
-const RECENT: u32 = 256;
