@@ -35,13 +35,58 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads the keys: one on each line that is not blank, the first one signs.
-///
-/// # Errors
-/// If the file cannot be read or does not have one or two keys.
-pub fn read(path: &Path) -> Result<Keyring, KeyFileError> {
-    let text = contents(path)?;
-    parse(path, &text)
+/// The file, and what it had when it was last looked at.
+pub struct KeyFile {
+    path: PathBuf,
+    held: Vec<u8>,
+}
+
+impl KeyFile {
+    /// Reads the keys: one on each line that is not blank, the first one signs.
+    ///
+    /// # Errors
+    /// If the file cannot be read or does not have one or two keys.
+    pub fn open(path: PathBuf) -> Result<(Self, Keyring), KeyFileError> {
+        let held = contents(&path)?;
+        let keys = parse(&path, &held)?;
+        Ok((Self { path, held }, keys))
+    }
+
+    /// Tells the machine new keys whenever the file changes, for ever. A file that cannot be used changes nothing.
+    pub async fn follow(mut self, control: Control) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        loop {
+            ticks.tick().await;
+            match self.look() {
+                None => {}
+                Some(Ok(keys)) => {
+                    tracing::info!(path = %self.path.display(), "Heartbeat key changed");
+                    if control.tell(Command::Keys(keys)).is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error @ KeyFileError::Unreadable { .. })) => {
+                    // A Secret is replaced by renaming: the next look finds it.
+                    tracing::debug!(error = %Chain(&error), "Heartbeat key not read again");
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(error = %Chain(&error), "Heartbeat key not changed");
+                }
+            }
+        }
+    }
+
+    /// The keys in the file, or what is wrong with it, if it has changed.
+    fn look(&mut self) -> Option<Result<Keyring, KeyFileError>> {
+        let text = match contents(&self.path) {
+            Ok(text) if self.held == text => return None,
+            Ok(text) => text,
+            Err(error) => return Some(Err(error)),
+        };
+        let keys = parse(&self.path, &text);
+        self.held = text;
+        Some(keys)
+    }
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, KeyFileError> {
@@ -82,39 +127,6 @@ fn parse(path: &Path, text: &[u8]) -> Result<Keyring, KeyFileError> {
 /// Never: the key is long enough.
 pub fn insecure() -> Result<Keyring, KeyError> {
     Ok(Keyring::new(Key::new(b"foghorn: no secret at all")?, None))
-}
-
-/// Tells the machine new keys whenever the file changes, for ever. A file that cannot be used changes nothing.
-pub async fn follow(path: PathBuf, control: Control) {
-    let mut ticks = tokio::time::interval(PERIOD);
-    let mut held = contents(&path).ok();
-    loop {
-        ticks.tick().await;
-        let now = contents(&path);
-        if now.as_ref().ok() == held.as_ref() {
-            continue;
-        }
-        let keys = now.and_then(|text| {
-            let keys = parse(&path, &text);
-            held = Some(text);
-            keys
-        });
-        match keys {
-            Ok(keys) => {
-                tracing::info!(path = %path.display(), "Heartbeat key changed");
-                if control.tell(Command::Keys(keys)).is_err() {
-                    return;
-                }
-            }
-            Err(error @ KeyFileError::Unreadable { .. }) => {
-                // A Secret is replaced by renaming: the next look finds it.
-                tracing::debug!(error = %Chain(&error), "Heartbeat key not read again");
-            }
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "Heartbeat key not changed");
-            }
-        }
-    }
 }
 
 /// How often the file is compared: it is short, and a Secret reaches the node within a minute or so.
@@ -161,5 +173,41 @@ mod tests {
         assert!(ring(new.to_owned()).open(&sealed).is_ok());
         assert!(ring(old.to_owned()).open(&sealed).is_err());
         assert!(ring(format!("{old}\n{new}")).open(&sealed).is_ok());
+    }
+
+    #[test]
+    fn a_change_is_told_once_and_what_is_no_key_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let (old, new) = ("the old key of the cluster", "the new key of the cluster");
+        std::fs::write(&path, old).unwrap();
+        let (mut file, keys) = KeyFile::open(path.clone()).unwrap();
+        let accepts = |keys: &Keyring, key: &str| {
+            let sealed = parse(Path::new("/key"), key.as_bytes()).unwrap().seal(b"");
+            keys.open(&sealed).is_ok()
+        };
+        assert!(accepts(&keys, old) && !accepts(&keys, new) && file.look().is_none());
+        for (text, expected) in [
+            (Some(format!("{old}\n{new}")), Ok((true, true))),
+            (Some("short".to_owned()), Err("line 1")),
+            (None, Err("failed to read the heartbeat key")),
+            (Some(new.to_owned()), Ok((false, true))),
+        ] {
+            match &text {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            match (file.look().unwrap(), expected) {
+                (Ok(keys), Ok(expected)) => {
+                    assert_eq!((accepts(&keys, old), accepts(&keys, new)), expected);
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error}");
+                }
+                (found, expected) => panic!("{expected:?}, not {found:?}"),
+            }
+            // What cannot be read is looked for again; nothing else is said twice.
+            assert_eq!(file.look().is_none(), text.is_some());
+        }
     }
 }

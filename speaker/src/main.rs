@@ -17,13 +17,14 @@ use speaker::compile::Compiler;
 use speaker::engine::{self, Command, Control, Engine, EngineError};
 use speaker::feed::{Feed, SUBJECTS};
 use speaker::judge::Judge;
+use speaker::key_file::{self, KeyFile};
 use speaker::metrics::Metrics;
 use speaker::proxy_socket::{News, Said};
 use speaker::record::recorder::Recorder;
 use speaker::record::write;
 use speaker::status::{self, Sources};
 use speaker::tell::Teller;
-use speaker::{doctor, key_file, proxy_health, proxy_socket};
+use speaker::{doctor, proxy_health, proxy_socket};
 use speaker_announcer::{Identity, Keyring, Timing};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,29 +68,37 @@ fn start(arguments: Arguments, level: LogLevel) -> anyhow::Result<ExitCode> {
     if arguments.node.node_name.is_empty() {
         anyhow::bail!("the name of this node is not known: give --node-name or set NODE_NAME");
     }
-    let keys = keys(&arguments)?;
+    let (file, keys) = keys(&arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(arguments, keys, level));
+    let ended = runtime.block_on(run(arguments, file, keys, level));
     runtime.shutdown_background();
     ended
 }
 
-fn keys(arguments: &Arguments) -> anyhow::Result<Keyring> {
+fn keys(arguments: &Arguments) -> anyhow::Result<(Option<KeyFile>, Keyring)> {
     match &arguments.heartbeat_key_file {
-        Some(path) => Ok(key_file::read(path)?),
+        Some(path) => {
+            let (file, keys) = KeyFile::open(path.clone())?;
+            Ok((Some(file), keys))
+        }
         None => {
             tracing::warn!(
                 "Heartbeats are not authenticated: anybody on the LAN can take addresses from nodes"
             );
-            Ok(key_file::insecure()?)
+            Ok((None, key_file::insecure()?))
         }
     }
 }
 
-async fn run(arguments: Arguments, keys: Keyring, level: LogLevel) -> anyhow::Result<ExitCode> {
+async fn run(
+    arguments: Arguments,
+    key_file: Option<KeyFile>,
+    keys: Keyring,
+    level: LogLevel,
+) -> anyhow::Result<ExitCode> {
     let mut supervisor = Supervisor::new()?;
     let closing = supervisor.closing();
     supervisor.spawn_server("log level", level.clone().follow_signal(closing.clone()));
@@ -163,8 +172,8 @@ async fn run(arguments: Arguments, keys: Keyring, level: LogLevel) -> anyhow::Re
             server::serve_when_free("metrics", address, router, identity, closing.clone());
         supervisor.spawn_server("metrics", serving);
     }
-    if let Some(path) = arguments.heartbeat_key_file.clone() {
-        let following = key_file::follow(path, control.clone());
+    if let Some(file) = key_file {
+        let following = file.follow(control.clone());
         supervisor.spawn_server("heartbeat key", until(closing.clone(), following));
     }
     let (hears, heard) = mpsc::channel(LINES);
