@@ -180,7 +180,7 @@ impl FromStr for AddressRange {
     type Err = RangeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let not_a_range = || RangeError::NotARange(shorten(text));
+        let not_a_range = || RangeError::NotARange(crate::excerpt::excerpt(text));
         let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| not_a_range());
         if let Some((first, last)) = text.split_once('-') {
             return Self::new(address(first)?, address(last)?);
@@ -200,15 +200,6 @@ impl FromStr for AddressRange {
             });
         }
         Ok(network.into())
-    }
-}
-
-/// At most the first 64 characters: a message must not carry a file.
-fn shorten(text: &str) -> String {
-    const LONGEST: usize = 64;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::excerpt::{self, excerpt};
 use crate::name::{NodeName, PoolName};
 use crate::service::Service;
 
@@ -81,7 +82,7 @@ impl Requests {
     pub fn read(annotations: &BTreeMap<String, String>, load_balancer_ip: Option<&str>) -> Self {
         let mut complaints = Vec::new();
         let pool = spelled(annotations, ADDRESS_POOL, same_text, &mut complaints)
-            .map(|(_, text)| PoolName::new(text));
+            .map(|(_, text)| PoolName::new(excerpt::name(text)));
         let sharing_key = spelled(annotations, ALLOW_SHARED_IP, same_text, &mut complaints)
             .map(|(_, text)| text.into());
         let listed = spelled(
@@ -97,8 +98,8 @@ impl Requests {
             (Some((field, text)), Some(single)) if !same_addresses(text, single) => {
                 complaints.push(RequestComplaint::LoadBalancerIp {
                     field,
-                    addresses: shorten(text),
-                    load_balancer_ip: shorten(single),
+                    addresses: excerpt(text),
+                    load_balancer_ip: excerpt(single),
                 });
                 Vec::new()
             }
@@ -113,7 +114,7 @@ impl Requests {
             sharing_key,
             preferred_node: preferred_node
                 .filter(|text| !text.is_empty())
-                .map(NodeName::new),
+                .map(|text| NodeName::new(excerpt::name(text))),
             complaints,
         }
     }
@@ -137,9 +138,9 @@ fn spelled<'a>(
         Some(second) => {
             complaints.push(RequestComplaint::Disagreement {
                 first: first.0,
-                first_value: shorten(first.1),
+                first_value: excerpt(first.1),
                 second: second.0,
-                second_value: shorten(second.1),
+                second_value: excerpt(second.1),
             });
             None
         }
@@ -181,7 +182,7 @@ fn addresses(field: &str, text: &str, complaints: &mut Vec<RequestComplaint>) ->
             Err(_) => {
                 complaints.push(RequestComplaint::Address {
                     field: label(field),
-                    found: shorten(part),
+                    found: excerpt(part),
                 });
                 return Vec::new();
             }
@@ -195,15 +196,6 @@ fn label(field: &str) -> String {
         field.to_owned()
     } else {
         format!("annotation {field}")
-    }
-}
-
-/// At most the first 64 characters: a message must not carry a file.
-pub(crate) fn shorten(text: &str) -> String {
-    const LONGEST: usize = 64;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }
 
@@ -308,6 +300,13 @@ mod tests {
             Some("192.0.2.8"),
             &[
                 "annotation metallb.io/loadBalancerIPs is \"192.0.2.7\" and spec.loadBalancerIP is \"192.0.2.8\": remove spec.loadBalancerIP",
+            ],
+        );
+        complains(
+            &[("foghorn.dev/loadBalancerIPs", "x\nERROR \u{1b}[31my")],
+            None,
+            &[
+                "annotation foghorn.dev/loadBalancerIPs has \"x\\nERROR \\u{1b}[31my\", which is not an IP address: write addresses, separated by commas",
             ],
         );
         complains(&[("metallb.io/address-pool", " ")], Some(""), &[]);

@@ -137,7 +137,7 @@ fn check_name(name: &str) -> Result<(), Vec<FieldError>> {
     if name.len() <= LONGEST && name.split('.').all(part) {
         return Ok(());
     }
-    let reason = Reason::Name(crate::annotation::shorten(name));
+    let reason = Reason::Name(crate::excerpt::excerpt(name));
     Err(vec![FieldError::new("metadata.name", reason)])
 }
 

@@ -213,7 +213,7 @@ impl Reader {
                     }
                 } else {
                     Reason::UnknownValue {
-                        found: crate::annotation::shorten(kind),
+                        found: crate::excerpt::excerpt(kind),
                         known: known.to_vec(),
                     }
                 };
@@ -221,16 +221,16 @@ impl Reader {
             }
             What::WrongVersion => {
                 let reason = Reason::UnknownKind {
-                    api_version: crate::annotation::shorten(api_version),
-                    kind: crate::annotation::shorten(kind),
+                    api_version: crate::excerpt::excerpt(api_version),
+                    kind: crate::excerpt::excerpt(kind),
                 };
                 self.refuse_document(tree.find("apiVersion"), reason);
             }
             What::Other => self.reading.ignored.push(Ignored {
                 path: Arc::clone(&self.path),
                 place: tree.place,
-                api_version: crate::annotation::shorten(api_version),
-                kind: crate::annotation::shorten(kind),
+                api_version: crate::excerpt::excerpt(api_version),
+                kind: crate::excerpt::excerpt(kind),
             }),
         }
     }
@@ -402,7 +402,7 @@ fn syntax(error: &serde_yaml::Error) -> Reason {
     use serde_yaml::Error;
     let message = match error.without_snippet() {
         Error::DuplicateMappingKey { key, .. } => {
-            let key = crate::annotation::shorten(key.as_deref().unwrap_or("?"));
+            let key = crate::excerpt::excerpt(key.as_deref().unwrap_or("?"));
             format!("the key \"{key}\" is written twice in this mapping: remove one")
         }
         Error::Budget { .. }

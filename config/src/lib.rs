@@ -20,6 +20,7 @@ pub mod conflict;
 pub mod crd;
 pub mod declaration;
 pub mod endpoint;
+mod excerpt;
 pub mod file;
 pub mod kube_proxy;
 mod located;

@@ -132,7 +132,7 @@ impl FromStr for HoldTime {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const LONGEST_SECONDS: u32 = 8760 * 3600;
         let error = || HoldTimeError {
-            found: crate::annotation::shorten(text),
+            found: crate::excerpt::excerpt(text),
         };
         let (mut rest, mut seconds) = (text.trim(), 0_u32);
         for (unit, length) in [('h', 3600), ('m', 60), ('s', 1_u32)] {

@@ -91,7 +91,7 @@ impl FromStr for Scheduler {
     fn from_str(text: &str) -> Result<Self, UnknownScheduler> {
         let mut all = Self::ALL.into_iter();
         let found = all.find(|scheduler| scheduler.name() == text.trim());
-        found.ok_or_else(|| UnknownScheduler(text.to_owned()))
+        found.ok_or_else(|| UnknownScheduler(crate::excerpt::excerpt(text)))
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn unknown(key: &Key, known: &[&str], path: &str) -> UnknownField {
         path: path.to_owned(),
         place: key.place,
         reason: Reason::UnknownField {
-            found: crate::annotation::shorten(&key.text),
+            found: crate::excerpt::excerpt(&key.text),
             nearest: nearest(&key.text, known),
             known: known.iter().map(|&name| name.to_owned()).collect(),
         },

@@ -336,7 +336,7 @@ fn reservations(
         let field = item("spec.reservations", index);
         let address = spec.address.trim().parse::<std::net::IpAddr>();
         let address = address.map_err(|_| {
-            let reason = Reason::Address(crate::annotation::shorten(&spec.address));
+            let reason = Reason::Address(crate::excerpt::excerpt(&spec.address));
             FieldError::new(format!("{field}.address"), reason)
         });
         let service = spec

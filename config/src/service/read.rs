@@ -11,6 +11,7 @@ use super::{
     ServiceKind, ServicePort, TrafficPolicy,
 };
 use crate::address::IpFamily;
+use crate::excerpt::excerpt;
 use crate::name::ServiceKey;
 use crate::scheduler::{SCHEDULER_ANNOTATION, Scheduler};
 
@@ -126,7 +127,7 @@ fn addresses<'a>(
             if address.is_none() {
                 complaints.push(ServiceComplaint::Address {
                     field,
-                    found: text.clone(),
+                    found: excerpt(text),
                 });
             }
             address
@@ -236,7 +237,7 @@ fn source_ranges(spec: &api::ServiceSpec, complaints: &mut Vec<ServiceComplaint>
     for text in &texts {
         match text.trim().parse::<IpNet>() {
             Ok(range) => ranges.push(range.trunc()),
-            Err(_) => complaints.push(ServiceComplaint::SourceRange((*text).clone())),
+            Err(_) => complaints.push(ServiceComplaint::SourceRange(excerpt(text))),
         }
     }
     if ranges.is_empty() && !texts.is_empty() {
