@@ -103,7 +103,7 @@ impl ControlPlane {
             folder,
             &options.service_network,
             options.nodes,
-            options.as_pods,
+            options.audited,
         )?;
         control_plane.wait_until_ready(options.kubernetes_controllers)?;
         Ok(control_plane)
@@ -191,6 +191,11 @@ impl ControlPlane {
     pub fn api(&self) -> Api {
         Api::new(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PROXY_PORT))
     }
+}
+
+/// The API server as nodes reach it: at the router's address.
+pub(crate) fn server() -> String {
+    format!("https://{ROUTER_IPV4}:{API_PORT}")
 }
 
 /// Passes connections on to the machine that emulates this one.
@@ -282,7 +287,7 @@ fn make_keys(kubernetes: &Path, pki: &Path, node_count: u8) -> Result<()> {
             "--server-address",
             &format!("{ROUTER_IPV4},{ROUTER_IPV6}"),
         ])
-        .args(["--server-url", &format!("https://{ROUTER_IPV4}:6443")])
+        .args(["--server-url", &server()])
         .arg("--directory")
         .arg(pki);
     for node in nodes(node_count) {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::binaries::Binaries;
 use crate::program::tail;
+use crate::topology::NodeNumber;
 
 /// The folder of one run.
 #[derive(Clone, Debug)]
@@ -74,9 +75,14 @@ impl RunFolder {
         self.path.join("image-iptables")
     }
 
-    /// What the API server was asked by Foghorn's Pods, one object of JSON on each line.
+    /// What the API server was asked by Foghorn's accounts, one object of JSON on each line.
     pub fn audit(&self) -> PathBuf {
         self.path.join("audit.json")
+    }
+
+    /// The accounts' rights and kubeconfigs, if the lab runs Foghorn's programs itself.
+    pub(crate) fn accounts(&self) -> PathBuf {
+        self.path.join("accounts")
     }
 
     /// The script that runs commands inside the lab.
@@ -87,6 +93,11 @@ impl RunFolder {
     /// The script that is a shell with `kubectl`.
     pub fn shell(&self) -> PathBuf {
         self.path.join("bin/shell")
+    }
+
+    /// The keys of heartbeats of a node's speaker, which reads them again when they change.
+    pub fn heartbeat_key(&self, node: NodeNumber) -> PathBuf {
+        self.path.join(format!("heartbeat-{node}.key"))
     }
 
     /// Keys and kubeconfigs.

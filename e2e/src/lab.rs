@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::accounts;
 use crate::api::Api;
 use crate::binaries::Binaries;
 use crate::control_plane::{ControlPlane, OUTSIDE, kube_proxy, node_agent};
 use crate::faults::Faults;
 use crate::folder::RunFolder;
 use crate::image::{self, PROGRAMS, PROGRAMS_WITH_IPTABLES};
+use crate::installation::NAMESPACE;
 use crate::kubectl::Kubectl;
 use crate::lan::Lan;
 use crate::manifest;
@@ -90,7 +92,7 @@ impl Lab {
             folder,
             &options.service_network,
             options.nodes,
-            options.as_pods,
+            options.audited,
         )?;
         let Lan {
             mut nodes,
@@ -127,9 +129,7 @@ impl Lab {
             start_time: Duration::ZERO,
         };
         lab.folder.write_scripts(&lab.binaries, &kubeconfig)?;
-        if options.controller || options.speakers {
-            install_custom_resources(&lab.kubectl)?;
-        }
+        lab.install(options)?;
         lab.start_programs(options)?;
         wait::until("ready nodes", Duration::from_secs(30), || {
             lab.expect_all_running()?;
@@ -141,15 +141,32 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Gives the cluster what the manifests have beside the Pods: definitions, and accounts with their rights.
+    fn install(&self, options: &Options) -> Result<()> {
+        let programs = programs(options);
+        if programs.is_empty() {
+            return Ok(());
+        }
+        let rights = accounts::write_rights(&self.folder)?;
+        let rights = rights.display().to_string();
+        if options.controller || options.speakers {
+            let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
+            self.kubectl
+                .run(&["apply", "-f", definitions, "-f", &rights])?;
+            let wait = ["wait", "--for=condition=Established", "--timeout=20s", "-f"];
+            self.kubectl.run(&[&wait[..], &[definitions]].concat())?;
+        } else {
+            self.kubectl.run(&["apply", "-f", &rights])?;
+        }
+        programs
+            .iter()
+            .try_for_each(|program| accounts::write_kubeconfig(&self.api, &self.folder, program))
+    }
+
     fn start_programs(&mut self, options: &Options) -> Result<()> {
         let logs = self.folder.logs();
-        let heartbeat_key = self.folder.path().join("heartbeat.key");
-        fs::write(
-            &heartbeat_key,
-            "the heartbeat key of the lab, 32 octets or more\n",
-        )?;
-        let kubeconfig = self.control_plane.kubeconfig();
         let binaries = &self.binaries;
+        let folder = &self.folder;
         let configuration = self.folder.configuration();
         let program = |part: &str, suffix: &str, namespace: &Namespace| -> Result<Recipe> {
             let name = format!("foghorn-{part}");
@@ -159,7 +176,7 @@ impl Lab {
                 namespace,
             )
             .arg("--kubeconfig")
-            .arg(&kubeconfig)
+            .arg(accounts::kubeconfig(folder, &name))
             .args(["--log-level", &options.log_level, "--debug-endpoints"]);
             Ok(if options.configuration_files && part != "proxy" {
                 recipe.arg("--config").arg(&configuration)
@@ -168,10 +185,9 @@ impl Lab {
             })
         };
         if options.controller {
-            self.controller = Some(Program::start(
-                program("controller", "", &self.outer)?,
-                &logs,
-            )?);
+            let recipe =
+                program("controller", "", &self.outer)?.args(["--lease-namespace", NAMESPACE]);
+            self.controller = Some(Program::start(recipe, &logs)?);
         }
         let heartbeat_interval = wait::patience(HEARTBEAT_INTERVAL).as_millis().to_string();
         for node in &mut self.nodes {
@@ -180,11 +196,13 @@ impl Lab {
             // The nodes of the lab share one file system, and with it /run.
             let socket = format!("/run/foghorn-{name}/proxy.sock");
             if options.speakers {
+                let heartbeat_key = folder.heartbeat_key(node.number);
+                fs::write(&heartbeat_key, HEARTBEAT_KEY)?;
                 let recipe = program("speaker", &suffix, &node.namespace)?
                     .args(["--node-name", &name])
                     .args(["--heartbeat-interval-ms", &heartbeat_interval])
                     .arg("--heartbeat-key-file")
-                    .arg(&heartbeat_key)
+                    .arg(heartbeat_key)
                     .args(["--proxy-socket", &socket])
                     .urgent();
                 node.speaker = Some(Program::start(recipe, &logs)?);
@@ -254,7 +272,8 @@ pub fn with_lab(options: &Options, test: impl FnOnce(&mut Lab) -> Result<()>) ->
 pub fn guard(lab: &mut Lab, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         test(lab)?;
-        lab.expect_all_running()
+        lab.expect_all_running()?;
+        lab.expect_rights_to_suffice()
     }));
     match outcome {
         Ok(Ok(())) => Ok(()),
@@ -269,6 +288,8 @@ pub fn guard(lab: &mut Lab, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result
     }
 }
 
+/// The key that all speakers begin with.
+pub const HEARTBEAT_KEY: &str = "the heartbeat key of the lab, 32 octets or more\n";
 /// What speakers have by themselves, on a machine that is no slower than most.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -279,15 +300,14 @@ fn register_node(api: &Api, number: NodeNumber) -> Result<()> {
     Ok(())
 }
 
-fn install_custom_resources(kubectl: &Kubectl) -> Result<()> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
-    kubectl.run(&["apply", "-f", folder])?;
-    kubectl.run(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=20s",
-        "-f",
-        folder,
-    ])?;
-    Ok(())
+/// The programs of Foghorn that the lab runs itself.
+fn programs(options: &Options) -> Vec<&'static str> {
+    let all = [
+        (options.controller, "foghorn-controller"),
+        (options.speakers, "foghorn-speaker"),
+        (options.proxy == ServiceProxy::Foghorn, "foghorn-proxy"),
+    ];
+    all.into_iter()
+        .filter_map(|(runs, name)| runs.then_some(name))
+        .collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! Start at [`lab::Lab`]. Nothing here links a program of ours: what is tested is what users run.
 
+pub mod accounts;
 pub mod api;
 pub mod audit;
 pub mod binaries;

@@ -39,8 +39,10 @@ pub struct Options {
     pub configuration_files: bool,
     /// The network of ClusterIPs, IPv4.
     pub service_network: String,
-    /// Whether Foghorn comes as Pods: nodes know its image, and the API server writes down what it is asked by them.
+    /// Whether Foghorn comes as Pods: nodes know its image.
     pub as_pods: bool,
+    /// Whether the API server writes down what Foghorn's accounts ask, so that a want of a right fails the test.
+    pub audited: bool,
     /// The programs of an older version, which stand for the image `foghorn-older`.
     pub older: Option<PathBuf>,
     /// Programs that stand for images beyond agnhost: `NAME=PROGRAM [ARGUMENT ..]`.
@@ -66,6 +68,7 @@ impl Options {
             images: Vec::new(),
             older: None,
             as_pods: false,
+            audited: true,
             proxy_arguments: proxy_arguments(),
         }
     }

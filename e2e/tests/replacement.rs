@@ -111,7 +111,7 @@ fn start_kube_proxy_with(node: &mut Node, mode: Mode, port: u16) -> Result<()> {
 
 /// The old one ends and leaves its rules; the new one takes over, and only then removes them.
 fn replace(lab: &mut Lab, number: NodeNumber, case: Case) -> Result<Program> {
-    let kubeconfig = lab.control_plane.kubeconfig();
+    let kubeconfig = lab.kubeconfig_of("foghorn-proxy")?;
     let file = lab.folder.path().join("config.conf");
     fs::write(
         &file,

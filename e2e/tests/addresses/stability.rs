@@ -74,10 +74,9 @@ fn another_leader(words: &mut Words<'_>) -> Result<()> {
     recipe.name = "foghorn-controller-second".to_owned();
     let mut second = Program::start(recipe, &words.lab.folder.logs())?;
     let leader = |words: &Words<'_>| -> Result<Value> {
-        let lease = words
-            .lab
-            .api
-            .get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/foghorn-controller")?;
+        let lease = words.lab.api.get(
+            "/apis/coordination.k8s.io/v1/namespaces/foghorn-system/leases/foghorn-controller",
+        )?;
         Ok(lease["spec"]["holderIdentity"].clone())
     };
     wait::until("a second replica that could lead", PATIENCE, || {
