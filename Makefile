@@ -161,6 +161,10 @@ test-neighbours: build lab ## Other machines on the LAN: address conflicts, keep
 test-addresses: build lab ## Pools, claims and stability of addresses, through the real API server
 	$(TIMED) 'Addresses' $(IN_LAB) --test addresses -- --ignored --nocapture
 
+.PHONY: test-hostile
+test-hostile: build lab ## A hostile machine on the LAN, a hostile Pod, a hostile author of Services; the heartbeat key is changed under load
+	$(TIMED) 'Who is not trusted' $(IN_LAB) --test hostile_machine --test hostile_pod --test hostile_author --test key_rotation -- --ignored --nocapture
+
 .PHONY: test-migration
 test-migration: build lab $(LAB)/metallb/speaker ## From the real MetalLB to Foghorn and back; every layer 2 example of its documentation
 	$(TIMED) 'Migration from MetalLB and back' $(IN_LAB) --test migration -- --ignored --nocapture
