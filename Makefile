@@ -140,7 +140,7 @@ test-kernels: $(KERNELS:%=test-kernel-%) ## Every data plane in Debian's kernels
 .PHONY: test-kernel-%
 test-kernel-%: prerequisites
 	@tools/prerequisites ipvsadm=ipvsadm ipset=ipset
-	$(TIMED) 'Data planes in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p proxy-nftables -p proxy-ipvs -p proxy-iptables --test kernel -- --ignored --test-threads 1
+	$(TIMED) 'Data planes in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p proxy -p proxy-nftables -p proxy-ipvs -p proxy-iptables --test kernel -- --ignored --test-threads 1
 	$(TIMED) 'VLANs and bonds in Linux $*' $(call cargo_in_kernel,$*) test --profile $(PROFILE) -p speaker --test lan -- --ignored --test-threads 1 in_a_debian_kernel
 
 .PHONY: test-main
