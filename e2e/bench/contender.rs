@@ -133,7 +133,11 @@ impl Contender {
     fn recipe(self, lab: &Lab) -> Result<Recipe> {
         let number = first_node()?;
         let node = lab.node(number)?;
-        let kubeconfig = lab.control_plane.kubeconfig();
+        let kubeconfig = if self.is_ours() {
+            lab.kubeconfig_of("foghorn-proxy")?
+        } else {
+            lab.control_plane.kubeconfig()
+        };
         let kubeconfig = kubeconfig.display();
         let mode = self.mode().name();
         if self.is_ours() {

@@ -70,6 +70,8 @@ pub(crate) fn play(arguments: &Arguments, file: &Path) -> Result<()> {
     };
     let options = Options {
         agents: false,
+        // What is written down of one would slow the API server down for it alone.
+        audited: false,
         // Nobody writes but the bench.
         kubernetes_controllers: false,
         proxy: ServiceProxy::None,

@@ -65,6 +65,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
 pub(crate) fn play(arguments: &Arguments, giver: Giver, file: &Path) -> Result<()> {
     let options = Options {
         agents: false,
+        // What is written down of one would slow the API server down for it alone.
+        audited: false,
         kubernetes_controllers: false,
         controller: giver == Giver::Foghorn,
         speakers: false,

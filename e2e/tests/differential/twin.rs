@@ -42,7 +42,10 @@ impl Proxy {
     }
 
     fn recipe(self, lab: &Lab, namespace: &Namespace, scene: &Scene) -> Result<Recipe> {
-        let kubeconfig = lab.control_plane.kubeconfig();
+        let kubeconfig = match self {
+            Self::Foghorn => lab.kubeconfig_of("foghorn-proxy")?,
+            Self::KubeProxy => lab.control_plane.kubeconfig(),
+        };
         // Both read the same, each in a file of its own: kube-proxy ends when its file changes.
         let file_name = format!("{}.yaml", self.name());
         let configuration = lab.folder.path().join(file_name);
