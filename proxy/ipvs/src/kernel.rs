@@ -7,7 +7,7 @@ mod socket;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::address::IpFamily;
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
@@ -159,6 +159,15 @@ impl Kernel {
             }
         }
         Ok(program)
+    }
+
+    /// What [`Self::read`] reads, and how long that took.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn read_timed(&mut self) -> Result<(Program, Duration), KernelError> {
+        let begin = Instant::now();
+        Ok((self.read()?, begin.elapsed()))
     }
 
     /// The addresses that the node has at any interface; those of Services are none, not even where kube-proxy has given them

@@ -133,11 +133,13 @@ impl Ipvs {
         if self.due.is_none_or(|due| now < due) {
             return true;
         }
-        let begin = Instant::now();
-        let held = self.kernel.read();
-        self.due = Some(now + LOOK_INTERVAL.max(begin.elapsed() * LOOK_SHARE));
+        let read = self.kernel.read_timed();
+        let took = read.as_ref().map_or(Duration::ZERO, |(_, took)| *took);
+        self.due = Some(now + LOOK_INTERVAL.max(took * LOOK_SHARE));
         // What cannot be read now is read later.
-        held.map_or(true, |held| held.has_the_same_of_ours(self.mirror.held()))
+        read.map_or(true, |(held, _)| {
+            held.has_the_same_of_ours(self.mirror.held())
+        })
     }
 
     /// Removes everything of ours, the rules included; whether there was anything.
