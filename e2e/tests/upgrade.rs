@@ -56,8 +56,8 @@ fn there_and_back(lab: &mut Lab, older: &Older) -> Result<()> {
     under_load(lab, "upgrade", &vips, |lab| {
         // In the order of the handbook: definitions first.
         let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
-        lab.kubectl
-            .run(&["apply", "--server-side", "-f", definitions])?;
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f"];
+        lab.kubectl.run(&[&apply[..], &[definitions]].concat())?;
         let values = values(THIS);
         lab.upgrade_by_helm(&values.each_ref().map(String::as_str))?;
         wait_for_version(lab, THIS, &vips)

@@ -445,4 +445,4 @@ const OTHERS: [&str; 23] = [
     "pkill",
 ];
 /// Arguments of those, and of the bench.
-const OF_OTHERS: [&str; 3] = ["contenders", "disable", "others-up-to"];
+const OF_OTHERS: [&str; 4] = ["contenders", "disable", "force-conflicts", "others-up-to"];
