@@ -133,6 +133,8 @@ kernel_test! {
         let endpoint = format!("{}:{}", endpoint.address, endpoint.port);
         words("ipvsadm -A -t 203.0.113.9:80 -s wlc");
         assert!(!plane.is_disturbed(later()), "a server of others is no change of ours");
+        // Which also sets when servers are read again.
+        plane.settle(&table, Instant::now()).unwrap();
         for vandalism in [
             "ipvsadm -C".to_owned(),
             format!("ipvsadm -D -t {vip}"),
@@ -146,6 +148,8 @@ kernel_test! {
             assert!(!plane.is_disturbed(Instant::now()), "{vandalism}: it is not always looked at");
             assert!(plane.is_disturbed(later()), "{vandalism}");
             plane.settle(&table, Instant::now()).unwrap();
+            // An endpoint too many has no connections: it goes at the first look.
+            plane.let_go(Instant::now() + Duration::from_secs(3)).unwrap();
             let ours = Program { servers: held().servers.into_iter().filter(|(_, server)| !server.foreign).collect(), ..held() };
             assert_eq!(ours, compile(&table), "{vandalism}");
         }
