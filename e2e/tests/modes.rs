@@ -95,6 +95,10 @@ fn change_under_load(node: &mut Node, address: IpAddr, from: Plane, to: Plane) -
         interval: wait::patience(Pace::DENSE.interval) * if wait::is_slow() { 4 } else { 1 },
         patience: wait::patience(Duration::from_secs(2)),
     };
+    // What is asked before the first sync is over goes elsewhere for as long as its client sends it again.
+    wait::until_ok("an answer before the change", PATIENCE, || {
+        target.ask_from(&node.namespace, Question::Hostname, Duration::from_secs(1))
+    })?;
     let stream = Stream::start(&node.namespace, target, Question::Hostname, pace)?;
     stream.wait_for_answer(SETTLED, PATIENCE, |_| true)?;
     let begun = stream.now();
