@@ -98,7 +98,7 @@ impl Contender {
 
     /// Removes all rules it may have left.
     pub(crate) fn clean_up(self, lab: &Lab) -> Result<()> {
-        if self == Self::Ipvs || self == Self::IpvsFast {
+        if !self.is_ours() && self.mode() == Mode::Ipvs {
             return sweep(lab);
         }
         let mut recipe = self.recipe(lab)?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::metrics::{Metrics, SPEAKER};
 use crate::namespace::Namespace;
 use crate::topology::{INTERFACE, NodeNumber};
 
@@ -125,6 +126,13 @@ pub fn send(namespace: &Namespace, datagrams: &[Datagram], hosts: &[SocketAddr])
         }
         Ok(())
     })?
+}
+
+/// How many heartbeats a node's speaker has refused so far, for this reason or for any.
+pub fn refused(node: &Namespace, reason: Option<&str>) -> Result<u64> {
+    let reason = reason.map(|reason| ("reason", reason));
+    let labels: Vec<_> = [("kind", "heartbeat")].into_iter().chain(reason).collect();
+    Metrics::read(node, SPEAKER)?.sum("foghorn_speaker_packets_refused_total", &labels)
 }
 
 fn socket_v6() -> Result<Socket> {

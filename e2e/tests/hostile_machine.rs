@@ -165,7 +165,7 @@ fn a_flood_of_heartbeats_is_refused(
     let sum = |lab: &Lab| -> Result<Vec<u64>> {
         let nodes = NODES.into_iter();
         nodes
-            .map(|node| refusals(lab, node, &[("kind", "heartbeat")]))
+            .map(|node| heartbeats::refused(&lab.node(node)?.namespace, None))
             .collect()
     };
     let before = sum(lab)?;
@@ -257,16 +257,13 @@ fn unicast() -> Vec<SocketAddr> {
 }
 
 fn refused(lab: &Lab, reason: &str) -> Result<BTreeMap<NodeNumber, usize>> {
-    let labels = [("kind", "heartbeat"), ("reason", reason)];
     let nodes = NODES.into_iter();
     nodes
-        .map(|node| Ok((node, usize::try_from(refusals(lab, node, &labels)?)?)))
+        .map(|node| {
+            let refused = heartbeats::refused(&lab.node(node)?.namespace, Some(reason))?;
+            Ok((node, usize::try_from(refused)?))
+        })
         .collect()
-}
-
-fn refusals(lab: &Lab, node: NodeNumber, labels: &[(&str, &str)]) -> Result<u64> {
-    let metrics = Metrics::read(&lab.node(node)?.namespace, SPEAKER)?;
-    metrics.sum("foghorn_speaker_packets_refused_total", labels)
 }
 
 fn wait_for_refusals(lab: &Lab, node: NodeNumber, reason: &str, count: usize) -> Result<()> {

@@ -169,13 +169,9 @@ fn heartbeats_of_a_pod_are_not_heard(
         .flat_map(|one| [one.clone(), one.of_another_key(), one.with_another_body()])
         .collect();
     let refused = |lab: &Lab| -> Result<Vec<u64>> {
-        let labels = [("kind", "heartbeat")];
         let nodes = lab.nodes.iter();
         nodes
-            .map(|node| {
-                let metrics = Metrics::read(&node.namespace, SPEAKER)?;
-                metrics.sum("foghorn_speaker_packets_refused_total", &labels)
-            })
+            .map(|node| heartbeats::refused(&node.namespace, None))
             .collect()
     };
     let before = refused(lab)?;

@@ -57,7 +57,9 @@ fn a_key_is_changed_under_load_and_the_old_one_opens_nothing() -> Result<()> {
             for node in NODES {
                 let what = format!("refusals of the old key by {node}");
                 wait::until(&what, PATIENCE, || {
-                    Ok((refused(lab, node, "unknown_key")? >= RECORDED as u64).then_some(()))
+                    let speaker = &lab.node(node)?.namespace;
+                    let refused = heartbeats::refused(speaker, Some("unknown_key"))?;
+                    Ok((refused >= RECORDED as u64).then_some(()))
                 })?;
             }
             println!("what the old key signed is refused by all");
@@ -86,7 +88,7 @@ fn what_is_no_key_changes_nothing(lab: &Lab) -> Result<()> {
 fn nobody_was_unheard(lab: &Lab) -> Result<()> {
     for node in NODES {
         for reason in ["unknown_key", "forged"] {
-            let count = refused(lab, node, reason)?;
+            let count = heartbeats::refused(&lab.node(node)?.namespace, Some(reason))?;
             ensure!(count == 0, "{node} refused {count} heartbeats: {reason}");
         }
         let metrics = Metrics::read(&lab.node(node)?.namespace, SPEAKER)?;
@@ -113,10 +115,4 @@ fn wait_for_log(lab: &Lab, node: NodeNumber, words: &str, count: usize) -> Resul
         let found = log.map_or(0, |log| log.matches(words).count());
         Ok((found == count).then_some(()))
     })
-}
-
-fn refused(lab: &Lab, node: NodeNumber, reason: &str) -> Result<u64> {
-    let metrics = Metrics::read(&lab.node(node)?.namespace, SPEAKER)?;
-    let labels = [("kind", "heartbeat"), ("reason", reason)];
-    metrics.sum("foghorn_speaker_packets_refused_total", &labels)
 }
