@@ -20,7 +20,9 @@ use std::sync::Arc;
 
 use config::address::IpFamily;
 use network::{Family, Hosts, Transport, alone, run};
-use packets::{Plane, Scene, packets};
+use packets::{
+    Plane, Scene, a_change_loses_nothing, connections_stay, endpoints_are_chosen_uniformly, packets,
+};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_iptables::{
@@ -62,6 +64,18 @@ kernel_test! {
                 packets(&hosts, &scene, &mut plane, family);
             }
         }
+    }
+
+    fn requests_during_a_change_meet_an_endpoint_of_before_or_after(backend) {
+        a_change_loses_nothing(&Hosts::new(), &mut open(backend));
+    }
+
+    fn endpoints_of_new_connections_are_chosen_uniformly(backend) {
+        endpoints_are_chosen_uniformly(&Hosts::new(), &mut open(backend));
+    }
+
+    fn a_connection_lives_on_when_its_endpoint_ends_and_no_other_begins_there(backend) {
+        connections_stay(&Hosts::new(), &mut open(backend));
     }
 
     fn a_fresh_kernel_holds_the_program_and_nothing_else(backend) {

@@ -16,24 +16,23 @@ mod network;
 mod packets;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
 use config::service::Protocol;
-use network::{Answer, Family, Host, Hosts, Transport, alone, run};
-use packets::{Plane, Scene, packets};
+use network::{Answer, Connection, Family, Hosts, Transport, alone, run};
+use packets::{
+    Plane, Scene, TALK_PORT, a_change_loses_nothing, connections_stay,
+    endpoints_are_chosen_uniformly, let_pods_talk, packets,
+};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_ipvs::{Ipvs, Kernel, KernelError, Program, Retired, Surroundings, Timeouts};
 use proxy_nftables::{Key, Nftables};
 use proxy_table::generate::any_scene;
-use proxy_table::{
-    Endpoint, EndpointSet, ForwardingTable, Frontend, FrontendKind, Masquerade, Outcome, Place,
-    TableChange,
-};
+use proxy_table::{ForwardingTable, Frontend, FrontendKind, Masquerade, Place, TableChange};
 
 macro_rules! kernel_test {
     ($(fn $name:ident() $body:block)*) => {$(
@@ -55,6 +54,14 @@ kernel_test! {
                 packets(&hosts, &scene, &mut plane, family);
             }
         }
+    }
+
+    fn requests_during_a_change_meet_an_endpoint_of_before_or_after() {
+        a_change_loses_nothing(&Hosts::new(), &mut open());
+    }
+
+    fn endpoints_of_new_connections_are_chosen_uniformly() {
+        endpoints_are_chosen_uniformly(&Hosts::new(), &mut open());
     }
 
     fn a_fresh_kernel_holds_the_program_and_nothing_else() {
@@ -161,6 +168,8 @@ kernel_test! {
 
     fn a_connection_lives_on_when_its_endpoint_ends_and_no_other_begins_there() {
         let hosts = Hosts::new();
+        connections_stay(&hosts, &mut open());
+        Ipvs::remove().unwrap();
         let scene = Scene::new();
         for family in [Family::V4, Family::V6] {
             graceful(&hosts, &scene, family);
@@ -174,16 +183,16 @@ kernel_test! {
             let table = talking(&hosts, &scene, family);
             open().settle(&table, Instant::now()).unwrap();
             let vip = SocketAddr::new(scene.vip(family, 1), 80);
-            let mut older = connect(&hosts.client, vip);
-            assert_eq!(ask(&mut older), 1);
+            let mut older = Connection::open(&hosts.client, vip);
+            assert_eq!(older.ask().unwrap(), 1);
             Nftables::open().unwrap().settle(&table).unwrap();
             assert_eq!(Ipvs::retire().unwrap(), Retired::Waiting(1));
-            assert_eq!(ask(&mut older), 1);
-            assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
-            break_off(older);
+            assert_eq!(older.ask().unwrap(), 1);
+            assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 1);
+            older.break_off();
             until_retired(Ipvs::retire);
             assert_eq!(held(), Program::default());
-            assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+            assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 1);
             Ipvs::remove().unwrap();
         }
     }
@@ -223,24 +232,24 @@ kernel_test! {
         words("iptables -t nat -A POSTROUTING -m mark --mark 0x4000 -j MASQUERADE");
         // Another data plane takes over.
         as_kube_proxy_does();
-        let mut older = connect(&hosts.client, vip);
-        assert_eq!(ask(&mut older), 1);
+        let mut older = Connection::open(&hosts.client, vip);
+        assert_eq!(older.ask().unwrap(), 1);
         Nftables::open().unwrap().settle(&table).unwrap();
         assert_eq!(Ipvs::retire_kube_proxy().unwrap(), Retired::Waiting(1));
-        assert_eq!(ask(&mut older), 1);
-        break_off(older);
+        assert_eq!(older.ask().unwrap(), 1);
+        older.break_off();
         until_retired(Ipvs::retire_kube_proxy);
         only_others_are_left();
-        assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+        assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 1);
         Nftables::remove().unwrap();
         // Our own IPVS does: it has a server of its own there, and the address is routed to it once kube-proxy's interface is gone.
         as_kube_proxy_does();
-        let mut older = connect(&hosts.client, vip);
-        assert_eq!(ask(&mut older), 1);
+        let mut older = Connection::open(&hosts.client, vip);
+        assert_eq!(older.ask().unwrap(), 1);
         open().settle(&table, Instant::now()).unwrap();
         until_retired(Ipvs::retire_kube_proxy);
-        assert_eq!(ask(&mut older), 1);
-        assert_eq!(ask(&mut connect(&hosts.client, vip)), 1);
+        assert_eq!(older.ask().unwrap(), 1);
+        assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 1);
         Ipvs::remove().unwrap();
         only_others_are_left();
     }
@@ -301,35 +310,22 @@ impl ClientSide for Family {
 
 /// An established connection while its endpoint leaves the list, and new ones meanwhile.
 fn graceful(hosts: &Hosts, scene: &Scene, family: Family) {
-    for (number, pod) in (1..).zip(&hosts.pods) {
-        let door = SocketAddr::new(family.pod(number), TALK_PORT);
-        pod.run(move || talk(door, number));
-    }
+    let_pods_talk(hosts, family);
     let mut table = scene.empty_table();
     let mut plane = open();
     plane.settle(&table, Instant::now()).unwrap();
-    let frontend = |pods: &[u8]| {
-        let endpoints = pods.iter().map(|pod| Endpoint {
-            address: family.pod(*pod),
-            port: TALK_PORT.try_into().unwrap(),
-        });
-        let forward = Outcome::Forward(EndpointSet::new(endpoints).unwrap());
-        Frontend {
-            inside: forward.clone(),
-            outside: forward,
-            masquerade: Masquerade::Always,
-            ..scene.frontend(family, pods)
-        }
+    let frontend = |pods: &[u8]| Frontend {
+        masquerade: Masquerade::Always,
+        ..scene.talking(family, pods)
     };
     let mut serve = |plane: &mut Ipvs, frontend: Frontend| {
         let change = scene.add(&mut table, 1, family, 80, frontend);
         plane.update(&table, &[change], Instant::now()).unwrap();
     };
     let vip = SocketAddr::new(scene.vip(family, 1), 80);
-    let connect = |host: &Host| connect(host, vip);
     serve(&mut plane, frontend(&[1]));
-    let mut older = connect(&hosts.client);
-    assert_eq!(ask(&mut older), 1);
+    let mut older = Connection::open(&hosts.client, vip);
+    assert_eq!(older.ask().unwrap(), 1);
     serve(&mut plane, frontend(&[2]));
     let weights = || {
         let server = &held().servers[&Key {
@@ -341,21 +337,16 @@ fn graceful(hosts: &Hosts, scene: &Scene, family: Family) {
     };
     assert_eq!(weights(), [0, 1]);
     for _ in 0..20 {
-        assert_eq!(ask(&mut connect(&hosts.client)), 2);
+        assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 2);
     }
-    assert_eq!(ask(&mut older), 1);
+    assert_eq!(older.ask().unwrap(), 1);
     // However late it is, an endpoint with a connection stays; also when no endpoint is left.
     plane
         .let_go(Instant::now() + Duration::from_secs(600))
         .unwrap();
     assert_eq!(weights(), [0, 1]);
-    let nowhere = Frontend {
-        inside: Outcome::Reject,
-        outside: Outcome::Reject,
-        ..frontend(&[1])
-    };
-    serve(&mut plane, nowhere);
-    assert_eq!(ask(&mut older), 1);
+    serve(&mut plane, scene.nowhere(family));
+    assert_eq!(older.ask().unwrap(), 1);
     let refused = hosts
         .client
         .run(move || TcpStream::connect(vip).unwrap_err());
@@ -365,45 +356,17 @@ fn graceful(hosts: &Hosts, scene: &Scene, family: Family) {
     plane
         .let_go(Instant::now() + Duration::from_secs(1200))
         .unwrap();
-    assert_eq!(ask(&mut connect(&hosts.client)), 1);
-    assert_eq!(ask(&mut older), 1);
+    assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 1);
+    assert_eq!(older.ask().unwrap(), 1);
     Ipvs::remove().unwrap();
 }
 
-/// A table with one frontend, whose endpoint answers as [`ask`] wants.
+/// A table with one frontend, whose endpoint talks.
 fn talking(hosts: &Hosts, scene: &Scene, family: Family) -> ForwardingTable {
-    let door = SocketAddr::new(family.pod(1), TALK_PORT);
-    hosts.pods[0].run(move || talk(door, 1));
-    let endpoint = Endpoint {
-        address: family.pod(1),
-        port: TALK_PORT.try_into().unwrap(),
-    };
-    let forward = Outcome::Forward(EndpointSet::new([endpoint]).unwrap());
-    let frontend = Frontend {
-        inside: forward.clone(),
-        outside: forward,
-        ..scene.frontend(family, &[1])
-    };
+    let_pods_talk(hosts, family);
     let mut table = scene.empty_table();
-    scene.add(&mut table, 1, family, 80, frontend);
+    scene.add(&mut table, 1, family, 80, scene.talking(family, &[1]));
     table
-}
-
-fn connect(host: &Host, vip: SocketAddr) -> BufReader<TcpStream> {
-    let stream = host.run(move || TcpStream::connect(vip).unwrap());
-    let patience = Some(Duration::from_secs(5));
-    stream.set_read_timeout(patience).unwrap();
-    BufReader::new(stream)
-}
-
-/// Ends a connection with a reset, which IPVS forgets after ten seconds; an orderly end it remembers for two minutes.
-fn break_off(connection: BufReader<TcpStream>) {
-    let stream = connection.into_inner();
-    let linger = nix::libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
 }
 
 fn until_retired(retire: fn() -> Result<Retired, KernelError>) {
@@ -422,31 +385,6 @@ fn words(command: &str) -> String {
     let done = program.args(words).output().unwrap();
     assert!(done.status.success(), "{command}: {done:?}");
     String::from_utf8(done.stdout).unwrap()
-}
-
-/// Says something and hears which Pod answers.
-#[track_caller]
-fn ask(connection: &mut BufReader<TcpStream>) -> u8 {
-    connection.get_mut().write_all(b"?\n").unwrap();
-    let mut line = String::new();
-    connection.read_line(&mut line).unwrap();
-    line.trim().parse().unwrap()
-}
-
-/// Answers each line with its number, on each connection until the client closes it.
-fn talk(door: SocketAddr, number: u8) {
-    let listener = TcpListener::bind(door).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            std::thread::spawn(move || {
-                let mut line = String::new();
-                while stream.read_line(&mut line).is_ok_and(|length| length > 0) {
-                    let _ = writeln!(stream.get_mut(), "{number}");
-                }
-            });
-        }
-    });
 }
 
 impl Plane for Ipvs {
@@ -482,5 +420,3 @@ fn compile(table: &ForwardingTable) -> Program {
     };
     Program::compile(table, &surroundings)
 }
-
-const TALK_PORT: u16 = 8081;

@@ -25,7 +25,9 @@ use nix::libc::linger;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
 };
-use packets::{Plane, Scene, packets};
+use packets::{
+    Plane, Scene, a_change_loses_nothing, connections_stay, endpoints_are_chosen_uniformly, packets,
+};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_nftables::{Kernel, KernelError, Nftables, Program};
@@ -292,6 +294,18 @@ kernel_test! {
                 packets(&hosts, &scene, &mut plane, family);
             }
         }
+    }
+
+    fn requests_during_a_change_meet_an_endpoint_of_before_or_after() {
+        a_change_loses_nothing(&Hosts::new(), &mut Nftables::open().unwrap());
+    }
+
+    fn endpoints_of_new_connections_are_chosen_uniformly() {
+        endpoints_are_chosen_uniformly(&Hosts::new(), &mut Nftables::open().unwrap());
+    }
+
+    fn a_connection_lives_on_when_its_endpoint_ends_and_no_other_begins_there() {
+        connections_stay(&Hosts::new(), &mut Nftables::open().unwrap());
     }
 }
 

@@ -3,15 +3,13 @@
 //! Both nodes have the VIP themselves, as if each had the only endpoint; the client decides by its neighbour table which
 //! one it talks to.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use proxy_nftables::{Goals, SendOn};
 
-use crate::network::{Family, Host, run};
+use crate::network::{Connection, Family, Host, run, talk};
 
 /// Two nodes and a client on one LAN.
 struct Lan {
@@ -58,7 +56,7 @@ impl Lan {
                 let (vip, length) = (lan.vip(), if prefix == 24 { 32 } else { 128 });
                 host.ip(&format!("addr add {vip}/{length} dev lo {nodad}"));
                 let door = SocketAddr::new(vip, PORT);
-                host.run(move || serve(door, number));
+                host.run(move || talk(door, number));
             }
         }
         lan
@@ -103,43 +101,8 @@ impl Lan {
     }
 
     fn connect(&self) -> Connection {
-        let door = SocketAddr::new(self.vip(), PORT);
-        let stream = self
-            .client
-            .run(move || TcpStream::connect_timeout(&door, PATIENCE).unwrap());
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Connection(BufReader::new(stream))
+        Connection::open(&self.client, SocketAddr::new(self.vip(), PORT))
     }
-}
-
-/// A connection of the client.
-struct Connection(BufReader<TcpStream>);
-
-impl Connection {
-    /// Says something and hears which node answers.
-    fn ask(&mut self) -> std::io::Result<u8> {
-        self.0.get_mut().write_all(b"?\n")?;
-        let mut line = String::new();
-        self.0.read_line(&mut line)?;
-        line.trim().parse().map_err(std::io::Error::other)
-    }
-}
-
-/// Answers each line with its number, until the client closes; then it says good-bye.
-fn serve(door: SocketAddr, number: u8) {
-    let listener = TcpListener::bind(door).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            std::thread::spawn(move || {
-                let mut line = String::new();
-                while stream.read_line(&mut line).is_ok_and(|length| length > 0) {
-                    let _ = writeln!(stream.get_mut(), "{number}");
-                }
-                let _ = writeln!(stream.get_mut(), "9{number}");
-            });
-        }
-    });
 }
 
 /// Conntrack works where a rule asks for it: as on a node that forwards.
@@ -156,7 +119,7 @@ pub(crate) fn a_connection_survives_the_move_of_its_vip(family: Family) {
     let _sends = lan.send_on(2);
     lan.announce(1);
     let mut older = lan.connect();
-    let mut closed = lan.connect();
+    let closed = lan.connect();
     assert_eq!(older.ask().unwrap(), 1);
     lan.announce(2);
     assert_eq!(older.ask().unwrap(), 1);
@@ -164,12 +127,8 @@ pub(crate) fn a_connection_survives_the_move_of_its_vip(family: Family) {
     assert_eq!(younger.ask().unwrap(), 2);
     assert_eq!(older.ask().unwrap(), 1);
     // The end of a connection reaches the older owner, also as the first thing after the move.
-    for connection in [&mut closed, &mut older] {
-        let stream = connection.0.get_ref();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut line = String::new();
-        connection.0.read_line(&mut line).unwrap();
-        assert_eq!(line, "91\n");
+    for connection in [closed, older] {
+        assert_eq!(connection.close().unwrap(), "good-bye from 1\n");
     }
 }
 
@@ -184,10 +143,7 @@ pub(crate) fn a_connection_survives_although_its_port_was_used_before(family: Fa
     lan.announce(2);
     let mut earlier = lan.connect();
     assert_eq!(earlier.ask().unwrap(), 2);
-    // With an answer that nobody reads, the end is a reset, and the port is free at once.
-    earlier.0.get_mut().write_all(b"?\n").unwrap();
-    earlier.0.get_ref().peek(&mut [0]).unwrap();
-    drop(earlier);
+    earlier.break_off();
     lan.announce(1);
     let mut later = lan.connect();
     assert_eq!(later.ask().unwrap(), 1);
@@ -281,4 +237,3 @@ fn mac(number: u8) -> String {
 }
 
 const PORT: u16 = 80;
-const PATIENCE: Duration = Duration::from_secs(5);

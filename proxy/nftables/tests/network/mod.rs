@@ -1,5 +1,7 @@
 //! A node with two Pods and a client on its LAN, as network namespaces.
 
+mod talk;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -8,6 +10,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+
+pub(crate) use talk::{Connection, talk};
 
 /// The port that Pods answer on.
 pub(crate) const POD_PORT: u16 = 8080;

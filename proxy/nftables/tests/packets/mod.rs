@@ -1,15 +1,16 @@
 //! Everything that packets can meet at a node, for every data plane.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proxy_table::{
     EndpointSet, ForwardingTable, Frontend, FrontendKey, FrontendKind, Masquerade, NodeContext,
     Outcome, Place, PodDetection, ServiceTable, TableChange, UndefinedPort,
 };
 
-use crate::network::{self, Answer, Family, Hosts, Transport};
+use crate::network::{self, Answer, Connection, Family, Hosts, POD_PORT, Transport, talk};
 
 /// A data plane whose kernel takes everything.
 pub(crate) trait Plane {
@@ -51,14 +52,7 @@ pub(crate) fn packets(hosts: &Hosts, scene: &Scene, plane: &mut impl Plane, fami
                 ..frontend(&[1])
             },
         ),
-        (
-            6,
-            Frontend {
-                outside: Outcome::Reject,
-                inside: Outcome::Reject,
-                ..frontend(&[1])
-            },
-        ),
+        (6, scene.nowhere(family)),
         (
             7,
             Frontend {
@@ -190,9 +184,126 @@ pub(crate) fn packets(hosts: &Hosts, scene: &Scene, plane: &mut impl Plane, fami
     );
     // What is not ours.
     assert_eq!(
-        network::ask(&hosts.client, transport, pod(1), network::POD_PORT),
+        network::ask(&hosts.client, transport, pod(1), POD_PORT),
         seen(1, client)
     );
+}
+
+/// Of many connections about one half meets each of two endpoints.
+pub(crate) fn endpoints_are_chosen_uniformly(hosts: &Hosts, plane: &mut impl Plane) {
+    const ASKED: u16 = 400;
+    // Five standard deviations of so many tosses of a coin.
+    const EXPECTED: std::ops::RangeInclusive<usize> = 150..=250;
+    let scene = Scene::new();
+    let mut table = scene.empty_table();
+    for (number, family) in [(1, Family::V4), (2, Family::V6)] {
+        let frontend = scene.frontend(family, &[1, 2]);
+        scene.add(&mut table, number, family, 80, frontend);
+    }
+    plane.settle(&table);
+    for (number, family) in [(1, Family::V4), (2, Family::V6)] {
+        let vip = scene.vip(family, number);
+        let answers = (0..ASKED).map(|_| network::ask(&hosts.client, Transport::Tcp, vip, 80));
+        let first = answers.filter(|answer| matches!(answer, Answer::From { pod: 1, .. }));
+        let first = first.count();
+        assert!(
+            EXPECTED.contains(&first),
+            "{family:?}: {first} of {ASKED} met the first of two endpoints"
+        );
+    }
+}
+
+/// An established connection stays with an endpoint that leaves the list, whatever follows it there.
+pub(crate) fn connections_stay(hosts: &Hosts, plane: &mut impl Plane) {
+    let scene = Scene::new();
+    for (number, family) in [(1, Family::V4), (2, Family::V6)] {
+        let_pods_talk(hosts, family);
+        let mut table = scene.empty_table();
+        scene.add(&mut table, number, family, 80, scene.talking(family, &[1]));
+        plane.settle(&table);
+        let vip = SocketAddr::new(scene.vip(family, number), 80);
+        let mut older = Connection::open(&hosts.client, vip);
+        assert_eq!(older.ask().unwrap(), 1);
+        let change = scene.add(&mut table, number, family, 80, scene.talking(family, &[2]));
+        plane.update(&table, &[change]);
+        for _ in 0..20 {
+            let mut younger = Connection::open(&hosts.client, vip);
+            assert_eq!(younger.ask().unwrap(), 2);
+            younger.break_off();
+        }
+        assert_eq!(older.ask().unwrap(), 1);
+        let change = scene.add(&mut table, number, family, 80, scene.nowhere(family));
+        plane.update(&table, &[change]);
+        assert_eq!(older.ask().unwrap(), 1);
+        let refused = network::ask(&hosts.client, Transport::Tcp, vip.ip(), vip.port());
+        assert_eq!(refused, Answer::Refused);
+        assert_eq!(older.close().unwrap(), "good-bye from 1\n");
+    }
+}
+
+/// While endpoints come and go every request meets one that is in the list before or after the change.
+pub(crate) fn a_change_loses_nothing(hosts: &Hosts, plane: &mut impl Plane) {
+    const CHANGES: usize = 60;
+    for (family, transport) in [
+        (Family::V4, Transport::Tcp),
+        (Family::V4, Transport::Udp),
+        (Family::V6, Transport::Udp),
+    ] {
+        let scene = Scene {
+            transport,
+            ..Scene::new()
+        };
+        let mut table = scene.empty_table();
+        let lists: [&[u8]; 4] = [&[1], &[1, 2], &[2], &[1, 2]];
+        let mut lists = lists.into_iter().cycle();
+        let mut change = |table: &mut ForwardingTable| {
+            let pods = lists.next().unwrap();
+            scene.add(table, 1, family, 80, scene.frontend(family, pods))
+        };
+        change(&mut table);
+        plane.settle(&table);
+        let vip = scene.vip(family, 1);
+        let stop = AtomicBool::new(false);
+        let answers = std::thread::scope(|threads| {
+            let client = threads.spawn(|| {
+                let asked =
+                    std::iter::repeat_with(|| network::ask(&hosts.client, transport, vip, 80));
+                let asked = asked.take_while(|_| !stop.load(Ordering::Relaxed));
+                asked.collect::<Vec<_>>()
+            });
+            for _ in 0..CHANGES {
+                let changed = change(&mut table);
+                plane.update(&table, &[changed]);
+            }
+            stop.store(true, Ordering::Relaxed);
+            client.join().unwrap()
+        });
+        let lost = answers
+            .iter()
+            .filter(|answer| !matches!(answer, Answer::From { .. }));
+        let lost = lost.count();
+        assert!(
+            !answers.is_empty() && lost == 0,
+            "{family:?} {transport:?}: lost {lost} of {}",
+            answers.len()
+        );
+    }
+}
+
+/// Each Pod talks on [`TALK_PORT`].
+pub(crate) fn let_pods_talk(hosts: &Hosts, family: Family) {
+    for (number, pod) in (1..).zip(&hosts.pods) {
+        let door = SocketAddr::new(family.pod(number), TALK_PORT);
+        pod.run(move || talk(door, number));
+    }
+}
+
+fn forward_to(family: Family, pods: &[u8], port: u16) -> Outcome {
+    let endpoints = pods.iter().map(|pod| proxy_table::Endpoint {
+        address: family.pod(*pod),
+        port: port.try_into().unwrap(),
+    });
+    Outcome::Forward(EndpointSet::new(endpoints).unwrap())
 }
 
 /// The node whose table the tests make.
@@ -236,11 +347,17 @@ impl Scene {
     }
 
     pub(crate) fn forward(&self, family: Family, pods: &[u8]) -> Outcome {
-        let endpoints = pods.iter().map(|pod| proxy_table::Endpoint {
-            address: family.pod(*pod),
-            port: network::POD_PORT.try_into().unwrap(),
-        });
-        Outcome::Forward(EndpointSet::new(endpoints).unwrap())
+        forward_to(family, pods, POD_PORT)
+    }
+
+    /// To where [`let_pods_talk`] has them talk.
+    pub(crate) fn talking(&self, family: Family, pods: &[u8]) -> Frontend {
+        let forward = forward_to(family, pods, TALK_PORT);
+        Frontend {
+            inside: forward.clone(),
+            outside: forward,
+            ..self.frontend(family, pods)
+        }
     }
 
     pub(crate) fn frontend(&self, family: Family, pods: &[u8]) -> Frontend {
@@ -254,6 +371,15 @@ impl Scene {
             affinity_seconds: None,
             scheduler: None,
             sources: None,
+        }
+    }
+
+    /// A frontend without endpoints.
+    pub(crate) fn nowhere(&self, family: Family) -> Frontend {
+        Frontend {
+            inside: Outcome::Reject,
+            outside: Outcome::Reject,
+            ..self.frontend(family, &[1])
         }
     }
 
@@ -301,3 +427,6 @@ impl Scene {
         part
     }
 }
+
+/// Where the talking is done.
+pub(crate) const TALK_PORT: u16 = 8081;
