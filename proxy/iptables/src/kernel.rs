@@ -75,7 +75,7 @@ impl Kernel {
         let mut program = Program::default();
         for family in self.found.families() {
             let mut rules = Ruleset::default();
-            for table in [Table::Filter, Table::Nat] {
+            for table in Table::ALL {
                 if self.found.has_table(family, table) {
                     let text = self.save(family, table)?;
                     rules.extend(Ruleset::parse(&text, family));

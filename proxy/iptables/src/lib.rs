@@ -16,6 +16,6 @@ mod rule;
 mod text;
 
 pub use kernel::{Backend, BackendError, Found, Kernel, KernelError, Why};
-pub use plane::Iptables;
+pub use plane::{Iptables, RuleCount};
 pub use program::{Block, Change, Hook, Mirror, Program, Ruleset, Step, Style, Table};
 pub use rule::{InterfaceMatch, Mark, MarkMatch, Probability, Recent, Rule, States, Target};

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use proxy_table::{ForwardingTable, TableChange};
+use config::address::IpFamily;
+use proxy_table::{ForwardingTable, Look, TableChange};
 
 use crate::kernel::{Backend, Found, Kernel, KernelError};
-use crate::program::{Change, Mirror, Program, Style};
+use crate::program::{Change, Mirror, Program, Style, Table};
 use crate::rule::Mark;
 
 /// What makes iptables forward as the table says.
@@ -19,14 +20,21 @@ pub struct Iptables {
     /// What the kernel holds, if nobody else touches it; none before the first time.
     mirror: Option<Mirror>,
     look: Look,
+    /// How many rules the last change wrote.
+    written: BTreeMap<(IpFamily, Table), usize>,
 }
 
-/// When to look next whether somebody else changed our rules.
-#[derive(Debug)]
-struct Look {
-    due: Instant,
-    /// How long it took to read the rules.
-    cost: Duration,
+/// How many rules of ours one table of one family has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RuleCount {
+    /// The family.
+    pub family: IpFamily,
+    /// The table.
+    pub table: Table,
+    /// How many there are.
+    pub held: usize,
+    /// How many of them the last sync wrote.
+    pub written: usize,
 }
 
 impl Iptables {
@@ -41,19 +49,29 @@ impl Iptables {
             mark,
             random_fully: kernel.found().knows_random_fully(),
         };
-        let due = Instant::now();
-        let cost = Duration::ZERO;
         Ok(Self {
             kernel,
             style,
             mirror: None,
-            look: Look { due, cost },
+            look: Look::every(LOOK_INTERVAL),
+            written: BTreeMap::new(),
         })
     }
 
     /// The back end, and how it was found.
     pub fn found(&self) -> &Found {
         self.kernel.found()
+    }
+
+    /// How many rules each table has, at the cost of the last change and not of their number; none before the first sync.
+    pub fn rule_counts(&self) -> impl Iterator<Item = RuleCount> {
+        let counts = self.mirror.iter().flat_map(Mirror::counts);
+        counts.map(|(&(family, table), &held)| RuleCount {
+            family,
+            table,
+            held,
+            written: self.written.get(&(family, table)).copied().unwrap_or(0),
+        })
     }
 
     /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
@@ -100,6 +118,7 @@ impl Iptables {
     }
 
     fn send(&mut self, change: Option<Change>) -> Result<bool, KernelError> {
+        self.written = change.as_ref().map(Change::written).unwrap_or_default();
         let Some(change) = change else {
             return Ok(false);
         };
@@ -126,11 +145,8 @@ impl Iptables {
     /// Whether somebody else has changed our rules since we did, as far as is known: reading them costs more the more there
     /// are, so that is done every now and then only, for a small part of the time.
     pub fn is_disturbed(&mut self) -> bool {
-        if Instant::now() < self.look.due {
-            return false;
-        }
         // What cannot be read now is read later.
-        self.is_as_left().is_ok_and(|as_left| !as_left)
+        self.look.is_due(Instant::now()) && self.is_as_left().is_ok_and(|as_left| !as_left)
     }
 
     /// Whether the kernel holds our rules as we left them.
@@ -144,8 +160,7 @@ impl Iptables {
     fn read(&mut self) -> Result<Program, KernelError> {
         let begin = Instant::now();
         let program = self.kernel.read();
-        self.look.cost = begin.elapsed();
-        self.look.due = Instant::now() + LOOK_INTERVAL.max(self.look.cost * LOOK_SHARE);
+        self.look.handle_read(begin.elapsed(), Instant::now());
         program
     }
 
@@ -170,7 +185,5 @@ impl Iptables {
     }
 }
 
-/// How often we look at least whether our rules are as we left them, if that is quick.
+/// How long a change of rules by others stays unseen, unless reading them takes long.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Looking takes one part in so many of the time at most.
-const LOOK_SHARE: u32 = 50;

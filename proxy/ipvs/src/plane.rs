@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
 use proxy_nftables::{Forwarder, Nftables};
-use proxy_table::{ForwardingTable, TableChange};
+use proxy_table::{ForwardingTable, Look, TableChange};
 
 use crate::draining::Draining;
 use crate::kernel::{Kernel, KernelError, Retired, Timeouts};
@@ -23,8 +23,7 @@ pub struct Ipvs {
     timeouts: Timeouts,
     mirror: Mirror,
     draining: Draining,
-    /// When the servers are read again.
-    due: Option<Instant>,
+    look: Look,
 }
 
 impl Ipvs {
@@ -40,7 +39,7 @@ impl Ipvs {
             timeouts,
             mirror: Mirror::default(),
             draining: Draining::default(),
-            due: None,
+            look: Look::every(LOOK_INTERVAL),
         })
     }
 
@@ -55,7 +54,8 @@ impl Ipvs {
             own: Arc::clone(&own),
             scheduler: self.scheduler,
         };
-        let mut held = self.kernel.read()?;
+        let (mut held, took) = self.kernel.read_timed()?;
+        self.look.handle_read(took, now);
         let change = held.diff(&Program::compile(table, &surroundings));
         self.kernel.apply(&change.before)?;
         self.rules.forward_by(Forwarder::Ipvs { own });
@@ -67,7 +67,6 @@ impl Ipvs {
         let drained = held.drained().map(|(key, _)| key);
         self.draining.handle_drained(drained, now);
         self.mirror = Mirror::new(table, held, surroundings);
-        self.due = Some(now + LOOK_INTERVAL);
         Ok(other_rules || !change.is_empty())
     }
 
@@ -130,12 +129,12 @@ impl Ipvs {
     }
 
     fn has_servers_as_left(&mut self, now: Instant) -> bool {
-        if self.due.is_none_or(|due| now < due) {
+        if !self.look.is_due(now) {
             return true;
         }
         let read = self.kernel.read_timed();
         let took = read.as_ref().map_or(Duration::ZERO, |(_, took)| *took);
-        self.due = Some(now + LOOK_INTERVAL.max(took * LOOK_SHARE));
+        self.look.handle_read(took, now);
         // What cannot be read now is read later.
         read.map_or(true, |(held, _)| {
             held.has_the_same_of_ours(self.mirror.held())
@@ -179,5 +178,3 @@ impl Ipvs {
 
 /// How long a change of servers by others stays unseen, unless reading them takes long.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Reading them takes one part in so many of the time at most.
-const LOOK_SHARE: u32 = 50;

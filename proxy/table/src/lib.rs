@@ -15,6 +15,7 @@ mod frontend;
 pub mod generate;
 #[cfg(test)]
 mod laws;
+mod look;
 mod table;
 mod verdict;
 
@@ -26,4 +27,5 @@ pub use frontend::{
     Endpoint, EndpointSet, Frontend, FrontendKey, FrontendKind, HealthCheck, Masquerade, Outcome,
     Place, ServiceTable, UndefinedPort,
 };
+pub use look::Look;
 pub use table::{AddressChange, ForwardingTable, FrontendChange, TableChange};

@@ -49,6 +49,23 @@ pub enum Step {
     Remove(Arc<str>),
 }
 
+impl Change {
+    /// How many rules it writes into each table; those that it leaves or removes are not counted.
+    pub fn written(&self) -> BTreeMap<(IpFamily, Table), usize> {
+        let mut written = BTreeMap::new();
+        for (family, blocks) in &self.families {
+            for block in blocks {
+                let writes = |step: &&Step| {
+                    matches!(step, Step::Append(..) | Step::Insert(..) | Step::Hook(..))
+                };
+                let count = block.steps.iter().filter(writes).count();
+                *written.entry((*family, block.table)).or_default() += count;
+            }
+        }
+        written
+    }
+}
+
 impl Program {
     /// The steps to another program; none if they are equal.
     pub fn diff(&self, wanted: &Self) -> Option<Change> {

@@ -74,6 +74,9 @@ proptest! {
             let expected = held.diff(&wanted);
             let change = mirror.update(&table, &changes);
             prop_assert_eq!(&change, &expected);
+            for ((family, table), count) in mirror.counts() {
+                prop_assert_eq!(*count, wanted.families[family].count(*table), "{} {:?}", family, table);
+            }
             if let Some(change) = change {
                 held.apply(&change);
             }

@@ -9,7 +9,7 @@ use proxy_table::{ForwardingTable, FrontendKey, TableChange};
 use super::base::Surroundings;
 use super::compile::Key;
 use super::index::{Index, Patch, Touched};
-use super::{Block, Change, Program, Ruleset, Style};
+use super::{Block, Change, Program, Ruleset, Style, Table};
 
 /// The program of a table, and where each of its chains comes from.
 ///
@@ -20,7 +20,11 @@ pub struct Mirror {
     style: Style,
     program: Program,
     indexes: BTreeMap<IpFamily, Index>,
+    counts: Counts,
 }
+
+/// How many rules each table has.
+type Counts = BTreeMap<(IpFamily, Table), usize>;
 
 impl Mirror {
     /// The mirror of a table, in these families.
@@ -33,6 +37,7 @@ impl Mirror {
             style,
             program: Program::default(),
             indexes: BTreeMap::new(),
+            counts: Counts::new(),
         };
         for family in families {
             let surroundings = surroundings(table, style, family);
@@ -48,7 +53,17 @@ impl Mirror {
             let chains = chains.filter_map(|(chain, rules)| Some((chain, rules?)));
             rules.chains.extend(chains);
         }
+        for (family, rules) in &mirror.program.families {
+            for table in Table::ALL {
+                mirror.counts.insert((*family, table), rules.count(table));
+            }
+        }
         mirror
+    }
+
+    /// How many rules each table has, which is known without counting them again.
+    pub fn counts(&self) -> &BTreeMap<(IpFamily, Table), usize> {
+        &self.counts
     }
 
     /// What the kernel should hold.
@@ -72,7 +87,11 @@ impl Mirror {
         let mut change = Change::default();
         for (family, patch) in self.patches(table, &frontends, &cluster_ips) {
             let held = self.program.families.entry(family).or_default();
-            let blocks = held.patch(patch);
+            let (blocks, [gone, come]) = held.patch(patch);
+            for (table, (gone, come)) in Table::ALL.into_iter().zip(gone.into_iter().zip(come)) {
+                let count = self.counts.entry((family, table)).or_default();
+                *count = (*count + come).saturating_sub(gone);
+            }
             if !blocks.is_empty() {
                 change.families.insert(family, blocks);
             }
@@ -116,8 +135,8 @@ fn surroundings(table: &ForwardingTable, style: Style, family: IpFamily) -> Surr
 }
 
 impl Ruleset {
-    /// Puts other rules into some chains; the steps for it.
-    fn patch(&mut self, patch: Patch) -> Vec<Block> {
+    /// Puts other rules into some chains; the steps for it, and how many rules those chains had and have in each table.
+    fn patch(&mut self, patch: Patch) -> (Vec<Block>, [[usize; 2]; 2]) {
         let (mut before, mut after) = (Self::default(), Self::default());
         for (chain, rules) in patch {
             if let Some(held) = self.chains.remove(&chain) {
@@ -128,7 +147,8 @@ impl Ruleset {
             }
         }
         let blocks = before.diff(&after);
+        let counts = [&before, &after].map(|rules| Table::ALL.map(|table| rules.count(table)));
         self.chains.append(&mut after.chains);
-        blocks
+        (blocks, counts)
     }
 }

@@ -68,6 +68,9 @@ pub struct Style {
 }
 
 impl Table {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Filter, Self::Nat];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -78,9 +81,7 @@ impl Table {
 
     /// The table of this name, if we use it.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Filter, Self::Nat]
-            .into_iter()
-            .find(|table| table.name() == name)
+        Self::ALL.into_iter().find(|table| table.name() == name)
     }
 }
 
@@ -136,6 +137,14 @@ impl Ruleset {
     pub fn len(&self) -> usize {
         let chains = self.chains.values().map(Vec::len).sum::<usize>();
         chains + self.hooks.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// How many rules one of the tables has.
+    pub fn count(&self, table: Table) -> usize {
+        let chains = self.chains.iter().filter(|((of, _), _)| *of == table);
+        let hooks = self.hooks.iter().filter(|((of, _), _)| *of == table);
+        let chains = chains.map(|(_, rules)| rules.len()).sum::<usize>();
+        chains + hooks.map(|(_, rules)| rules.len()).sum::<usize>()
     }
 
     /// Takes in what another one has.
