@@ -8,6 +8,8 @@ use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy_ipvs::{KernelError, Timeouts};
 use proxy_table::{ForwardingTable, TableChange};
 
+use crate::planes::sent;
+
 /// IPVS of this network namespace, and the rules before it.
 #[derive(Debug)]
 pub(crate) struct Ipvs(proxy_ipvs::Ipvs);
@@ -56,11 +58,4 @@ fn timeout_of_conntrack() -> Option<Duration> {
     let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
     let text = std::fs::read_to_string(path).ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn sent(anything: Result<bool, KernelError>) -> Result<Sent, PlaneError> {
-    match anything {
-        Ok(anything) => Ok(Sent { anything }),
-        Err(error) => Err(PlaneError(Box::new(error))),
-    }
 }

@@ -1,5 +1,6 @@
 //! `foghorn-proxy`: the arguments, the tasks, and nothing else.
 
+mod iptables;
 mod ipvs;
 mod planes;
 
@@ -79,11 +80,12 @@ async fn run(
     if arguments.conntrack_tcp_be_liberal {
         sysctl::ensure_all(&[sysctl::BE_LIBERAL]);
     }
-    let plane = Plane::open(settings.mode, &arguments)?;
-    let mode = plane.name();
+    let mut plane = Plane::open(settings.mode, &arguments)?;
+    let mode = plane.mode();
     let status = Arc::new(Status::default());
     let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::register(&mut registry, mode);
+    plane.count_in(&metrics);
 
     let closing = supervisor.closing();
     supervisor.spawn_server("log level", level.clone().follow_signal(closing.clone()));
@@ -96,7 +98,7 @@ async fn run(
     if let Some(address) = arguments.metrics_address() {
         let identity = arguments.common.identity()?;
         let router = server::metrics_router(registry)
-            .merge(mode_router(mode))
+            .merge(mode_router(mode.name()))
             .merge(debug);
         let serving =
             server::serve_when_free("metrics", address, router, identity, closing.clone());

@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
+use crate::mode::Mode;
 use crate::work::WithoutLocal;
 
 /// All metrics of the proxy.
@@ -35,6 +36,12 @@ pub struct Metrics {
     pub last_queued: Gauge<f64, AtomicU64>,
     /// Syncs that the kernel refused.
     pub sync_failures: Counter,
+    /// Syncs of what changed that iptables refused; the whole was compared then.
+    pub iptables_partial_failures: Counter,
+    /// Rules of ours in iptables.
+    pub iptables_rules: Family<Rules, Gauge>,
+    /// Rules that the last sync wrote into iptables.
+    pub iptables_written: Family<Rules, Gauge>,
     /// Comparisons that found the kernel different from what was sent before.
     pub drifts: Counter,
     /// Answers of `/healthz`, by status code.
@@ -57,6 +64,15 @@ pub struct Code {
     pub code: u16,
 }
 
+/// The labels of a table of iptables.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Rules {
+    /// `filter` or `nat`.
+    pub table: &'static str,
+    /// `IPv4` or `IPv6`.
+    pub ip_family: String,
+}
+
 /// The label `traffic_policy`.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Policy {
@@ -64,8 +80,8 @@ struct Policy {
 }
 
 impl Metrics {
-    /// Metrics that are counted from now on, shown by `registry`.
-    pub fn register(registry: &mut Registry) -> Self {
+    /// Metrics that are counted from now on, shown by `registry`; some have names that only kube-proxy in this mode has.
+    pub fn register(registry: &mut Registry, mode: Mode) -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
         let metrics = Self {
             sync: seconds(),
@@ -79,6 +95,9 @@ impl Metrics {
             last_sync: Gauge::default(),
             last_queued: Gauge::default(),
             sync_failures: Counter::default(),
+            iptables_partial_failures: Counter::default(),
+            iptables_rules: Family::default(),
+            iptables_written: Family::default(),
             drifts: Counter::default(),
             healthz: Family::default(),
             livez: Family::default(),
@@ -87,7 +106,9 @@ impl Metrics {
             frontends: Gauge::default(),
             without_local: Family::default(),
         };
-        metrics.show_as_kube_proxy(registry.sub_registry_with_prefix("kubeproxy"));
+        let of_kube_proxy = registry.sub_registry_with_prefix("kubeproxy");
+        metrics.show_as_kube_proxy(of_kube_proxy);
+        metrics.show_as_kube_proxy_in(mode, of_kube_proxy);
         let ours = registry.sub_registry_with_prefix("foghorn_proxy");
         ours.register(
             "services",
@@ -103,6 +124,11 @@ impl Metrics {
             "drifts",
             "Comparisons that found the kernel different from what was sent before",
             metrics.drifts.clone(),
+        );
+        ours.register(
+            "sync_failures",
+            "Syncs that the kernel refused",
+            metrics.sync_failures.clone(),
         );
         metrics
     }
@@ -142,11 +168,6 @@ impl Metrics {
                 "sync_proxy_rules_endpoint_changes",
                 "Services whose endpoints changed",
                 &self.endpoint_changes,
-            ),
-            (
-                "sync_proxy_rules_nftables_sync_failures",
-                "Syncs that the kernel refused",
-                &self.sync_failures,
             ),
             (
                 "conntrack_reconciler_deleted_entries",
@@ -197,6 +218,41 @@ impl Metrics {
         );
     }
 
+    /// What kube-proxy counts in one of its modes alone.
+    fn show_as_kube_proxy_in(&self, mode: Mode, registry: &mut Registry) {
+        let failures = match mode {
+            Mode::Auto | Mode::Nftables => "sync_proxy_rules_nftables_sync_failures",
+            Mode::Iptables | Mode::Ipvs => "sync_proxy_rules_iptables_restore_failures",
+        };
+        registry.register(
+            failures,
+            "The same as foghorn_proxy_sync_failures_total",
+            self.sync_failures.clone(),
+        );
+        if mode != Mode::Iptables {
+            return;
+        }
+        registry.register(
+            "sync_proxy_rules_iptables_partial_restore_failures",
+            "Syncs of what changed that iptables refused: the whole is compared then",
+            self.iptables_partial_failures.clone(),
+        );
+        for (name, help, family) in [
+            (
+                "sync_proxy_rules_iptables_total",
+                "Rules of ours in iptables",
+                &self.iptables_rules,
+            ),
+            (
+                "sync_proxy_rules_iptables_last",
+                "Rules that the last sync wrote into iptables",
+                &self.iptables_written,
+            ),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+    }
+
     /// How many Services have the policy Local and no endpoint on this node.
     pub fn set_without_local(&self, count: WithoutLocal) {
         for (traffic_policy, count) in [("internal", count.internal), ("external", count.external)]
@@ -211,17 +267,28 @@ impl Metrics {
 mod tests {
     use super::*;
 
-    #[test]
-    fn dashboards_made_for_kube_proxy_find_their_names() {
+    /// What a scrape finds in a mode.
+    fn scraped(mode: Mode) -> String {
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
+        let metrics = Metrics::register(&mut registry, mode);
         metrics.healthz.get_or_create(&Code { code: 200 }).inc();
         metrics.set_without_local(WithoutLocal {
             internal: 1,
             external: 2,
         });
+        let rules = Rules {
+            table: "nat",
+            ip_family: "IPv6".to_owned(),
+        };
+        metrics.iptables_rules.get_or_create(&rules).set(7);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn dashboards_made_for_kube_proxy_find_their_names() {
+        let text = scraped(Mode::Nftables);
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 0",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_count 0",
@@ -240,6 +307,30 @@ mod tests {
             assert!(
                 text.lines().any(|found| found == line),
                 "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_kube_proxy_counts_in_one_mode_is_counted_in_that_mode() {
+        let failures_of_nftables = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 0";
+        let failures_of_iptables = "kubeproxy_sync_proxy_rules_iptables_restore_failures_total 0";
+        let partial = "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total 0";
+        let rules = "kubeproxy_sync_proxy_rules_iptables_total{table=\"nat\",ip_family=\"IPv6\"} 7";
+        let all = [failures_of_nftables, failures_of_iptables, partial, rules];
+        for (mode, expected) in [
+            (Mode::Nftables, &[failures_of_nftables][..]),
+            (Mode::Iptables, &[failures_of_iptables, partial, rules]),
+            (Mode::Ipvs, &[failures_of_iptables]),
+        ] {
+            let text = scraped(mode);
+            let found = all
+                .into_iter()
+                .filter(|line| text.lines().any(|found| found == *line));
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{mode:?}");
+            assert!(
+                text.contains("foghorn_proxy_sync_failures_total 0"),
+                "{mode:?}"
             );
         }
     }

@@ -7,13 +7,15 @@ use anyhow::Context as _;
 use config_runtime::telemetry::Chain;
 use proxy::arguments::Arguments;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
+use proxy::metrics::Metrics;
 use proxy::mode::{Mode, Reason, choose};
 use proxy::moved::SendOn;
-use proxy_iptables::{Backend, Iptables};
+use proxy_iptables::Backend;
 use proxy_ipvs::Retired;
 use proxy_nftables::{KernelError, Nftables};
 use proxy_table::{ForwardingTable, TableChange};
 
+use crate::iptables::Iptables;
 use crate::ipvs::Ipvs;
 
 /// The data plane of this process.
@@ -59,12 +61,20 @@ impl Plane {
         })
     }
 
-    /// Its name, as kube-proxy would say it.
-    pub(crate) fn name(&self) -> &'static str {
+    /// Which it is.
+    pub(crate) fn mode(&self) -> Mode {
         match self {
-            Self::Nftables(_) => Mode::Nftables.name(),
-            Self::Iptables(_) => Mode::Iptables.name(),
-            Self::Ipvs(_) => Mode::Ipvs.name(),
+            Self::Nftables(_) => Mode::Nftables,
+            Self::Iptables(_) => Mode::Iptables,
+            Self::Ipvs(_) => Mode::Ipvs,
+        }
+    }
+
+    /// Counts there what it alone knows.
+    pub(crate) fn count_in(&mut self, metrics: &Metrics) {
+        match self {
+            Self::Iptables(plane) => plane.count_in(metrics),
+            Self::Nftables(_) | Self::Ipvs(_) => {}
         }
     }
 
@@ -119,7 +129,7 @@ impl Others {
                 Err(error) => tracing::debug!(error = %Chain(&error), "No nftables to clean up"),
             }
         }
-        match Iptables::remove(self.spared) {
+        match proxy_iptables::Iptables::remove(self.spared) {
             Ok(true) => removed.push(Mode::Iptables.name()),
             Ok(false) => {}
             Err(error) => {
@@ -175,7 +185,8 @@ type Retire = fn() -> Result<Retired, proxy_ipvs::KernelError>;
 
 /// Removes everything of ours; whether there was anything.
 pub(crate) fn remove_all() -> anyhow::Result<bool> {
-    let iptables = Iptables::remove(None).context("failed to remove the rules of iptables");
+    let iptables =
+        proxy_iptables::Iptables::remove(None).context("failed to remove the rules of iptables");
     let nftables = match Nftables::probe() {
         Ok(()) => remove_nftables().context("failed to remove the tables of nftables"),
         // Where there is no nf_tables there is nothing in it.
@@ -216,7 +227,7 @@ impl DataPlane for Plane {
     fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError> {
         match self {
             Self::Nftables(plane) => sent(plane.settle(table)),
-            Self::Iptables(plane) => sent(plane.settle(table)),
+            Self::Iptables(plane) => plane.settle(table),
             Self::Ipvs(plane) => plane.settle(table),
         }
     }
@@ -228,16 +239,16 @@ impl DataPlane for Plane {
     ) -> Result<Sent, PlaneError> {
         match self {
             Self::Nftables(plane) => sent(plane.update(table, changes)),
-            Self::Iptables(plane) => sent(plane.update(table, changes)),
+            Self::Iptables(plane) => plane.update(table, changes),
             Self::Ipvs(plane) => plane.update(table, changes),
         }
     }
 
     fn is_intact(&mut self) -> bool {
-        !match self {
-            Self::Nftables(plane) => plane.is_disturbed(),
-            Self::Iptables(plane) => plane.is_disturbed(),
-            Self::Ipvs(plane) => !plane.is_intact(),
+        match self {
+            Self::Nftables(plane) => !plane.is_disturbed(),
+            Self::Iptables(plane) => plane.is_intact(),
+            Self::Ipvs(plane) => plane.is_intact(),
         }
     }
 
@@ -250,7 +261,8 @@ impl DataPlane for Plane {
     }
 }
 
-fn sent<E>(anything: Result<bool, E>) -> Result<Sent, PlaneError>
+/// What became of a sync, for the seam.
+pub(crate) fn sent<E>(anything: Result<bool, E>) -> Result<Sent, PlaneError>
 where
     E: std::error::Error + Send + Sync + 'static,
 {

@@ -5,6 +5,9 @@ use cli::cluster::Cluster;
 use cli::dump;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use proxy::metrics::{Code, Metrics, Rules};
+use proxy::mode::Mode;
+use proxy::work::WithoutLocal;
 
 use crate::Block;
 use crate::table::{Table, code, sentence};
@@ -13,19 +16,40 @@ use crate::table::{Table, code, sentence};
 pub(crate) fn block() -> Block {
     let mut table = Table::new(&["Metric", "Kind", "Labels", "Meaning"]);
     let text = exported();
-    let metrics = metrics(&text);
-    assert!(
-        metrics.len() > 35,
-        "only {} metrics: are they found?",
-        metrics.len()
-    );
-    for metric in metrics {
+    let common = metrics(&text);
+    let modes = [Mode::Nftables, Mode::Iptables, Mode::Ipvs];
+    let texts = modes.map(exported_by_proxy);
+    let of_modes: Vec<_> = modes
+        .into_iter()
+        .zip(texts.iter().map(|text| metrics(text)))
+        .collect();
+    let mut of_proxy: Vec<(&Metric<'_>, Vec<Mode>)> = Vec::new();
+    for (mode, metrics) in &of_modes {
+        for metric in metrics {
+            match of_proxy
+                .iter_mut()
+                .find(|(known, _)| known.name == metric.name)
+            {
+                Some((_, in_modes)) => in_modes.push(*mode),
+                None => of_proxy.push((metric, vec![*mode])),
+            }
+        }
+    }
+    let found = common.len() + of_proxy.len();
+    assert!(found > 35, "only {found} metrics: are they found?");
+    let common = common.iter().map(|metric| (metric, modes.to_vec()));
+    for (metric, in_modes) in common.chain(of_proxy) {
         let labels: Vec<String> = metric.labels.iter().map(|label| code(label)).collect();
+        let mut meaning = sentence(metric.help);
+        if in_modes.len() < modes.len() {
+            let names: Vec<&str> = in_modes.into_iter().map(Mode::name).collect();
+            meaning = format!("{meaning} (mode {})", names.join(", "));
+        }
         table.row(&[
             code(&metric.name),
             metric.kind.to_owned(),
             labels.join(", "),
-            sentence(metric.help),
+            meaning,
         ]);
     }
     ("metrics".to_owned(), table.text())
@@ -51,12 +75,25 @@ fn exported() -> String {
     );
     drop(speaker.peers.get_or_create(&peer));
 
-    let proxy = proxy::metrics::Metrics::register(&mut registry);
-    for answers in [&proxy.healthz, &proxy.livez] {
-        drop(answers.get_or_create(&proxy::metrics::Code { code: 200 }));
-    }
-    proxy.set_without_local(proxy::work::WithoutLocal::default());
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    text
+}
 
+/// The same of the proxy in one of its modes.
+fn exported_by_proxy(mode: Mode) -> String {
+    let mut registry = Registry::default();
+    let proxy = Metrics::register(&mut registry, mode);
+    for answers in [&proxy.healthz, &proxy.livez] {
+        drop(answers.get_or_create(&Code { code: 200 }));
+    }
+    proxy.set_without_local(WithoutLocal::default());
+    for rules in [&proxy.iptables_rules, &proxy.iptables_written] {
+        drop(rules.get_or_create(&Rules {
+            table: "nat",
+            ip_family: "IPv4".to_owned(),
+        }));
+    }
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text
