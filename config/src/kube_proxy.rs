@@ -4,6 +4,7 @@
 //! its place.
 
 mod fields;
+pub mod flags;
 
 use std::fmt;
 use std::net::SocketAddr;

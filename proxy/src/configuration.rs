@@ -1,10 +1,12 @@
-//! A `KubeProxyConfiguration` file beside the arguments: an argument that is given goes before what the file says.
+//! The command line, and a `KubeProxyConfiguration` file beside it: an argument that is given goes before what the file says.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use config::kube_proxy::flags::{self, FlagWithoutEffect};
 use config::kube_proxy::{self, KubeProxyConfiguration, LocalMode, Mode, WithoutEffect};
 use config::refusal::Refusal;
 use config_runtime::arguments::ListenAddress;
@@ -27,20 +29,43 @@ pub enum ConfigurationError {
     Refused(Vec<Refusal>),
 }
 
-/// Something that a file asks for and does not get.
+/// Something that a file or an argument asks for and does not get.
 #[expect(missing_docs, reason = "the messages say it")]
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unheeded {
     #[error("{0}")]
     Field(WithoutEffect),
+    #[error("{0}")]
+    Flag(FlagWithoutEffect),
 }
 
-/// The command line, which ends the program where it is wrong or asks for help.
-pub fn command_line() -> (Arguments, ArgMatches) {
-    let matches = Arguments::command().get_matches();
-    match Arguments::from_arg_matches(&matches) {
-        Ok(arguments) => (arguments, matches),
-        Err(error) => error.exit(),
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    /// The arguments, with defaults for what was not given.
+    pub arguments: Arguments,
+    /// What was given.
+    pub matches: ArgMatches,
+    /// Arguments of kube-proxy that do nothing here.
+    pub unheeded: Vec<Unheeded>,
+}
+
+impl CommandLine {
+    /// Reads words, the first of which is the name of the program.
+    ///
+    /// # Errors
+    /// If they are wrong, or ask for help.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut words = words.into_iter();
+        let program = words.next();
+        let (ours, idle) = flags::part(words);
+        let words = program.into_iter().chain(ours);
+        let matches = Arguments::command().try_get_matches_from(words)?;
+        Ok(Self {
+            arguments: Arguments::from_arg_matches(&matches)?,
+            matches,
+            unheeded: idle.into_iter().map(Unheeded::Flag).collect(),
+        })
     }
 }
 
@@ -163,6 +188,10 @@ mod tests {
 
     use super::*;
 
+    fn command_line(line: &str) -> CommandLine {
+        CommandLine::read(line.split_whitespace().map(OsString::from)).unwrap()
+    }
+
     /// The arguments after a command line and a file with this body, and what was asked for in vain.
     fn after(words: &str, body: &str) -> (Arguments, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
@@ -170,9 +199,12 @@ mod tests {
         let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
         std::fs::write(&path, format!("{head}{body}")).unwrap();
         let line = format!("foghorn-proxy --config {} {words}", path.display());
-        let matches = Arguments::command().get_matches_from(line.split_whitespace());
-        let mut arguments = Arguments::from_arg_matches(&matches).unwrap();
-        let unheeded = follow_file(&mut arguments, &matches).unwrap();
+        let CommandLine {
+            mut arguments,
+            matches,
+            mut unheeded,
+        } = command_line(&line);
+        unheeded.extend(follow_file(&mut arguments, &matches).unwrap());
         (
             arguments,
             unheeded.iter().map(ToString::to_string).collect(),
@@ -240,6 +272,10 @@ iptables: {masqueradeBit: 9}";
         let (arguments, _) = after("--ipvs-scheduler rr --iptables-masquerade-bit 14", ipvs);
         assert_eq!(arguments.ipvs_scheduler.name(), "rr");
         assert_eq!(arguments.iptables_masquerade_bit, 14);
+        let words = "--ipvs-strict-arp --conntrack-min 0 --ipvs-scheduler rr --v=2";
+        let (arguments, unheeded) = after(words, ipvs);
+        assert_eq!(arguments.ipvs_scheduler.name(), "rr");
+        assert_eq!(unheeded.len(), 3, "{unheeded:?}");
         for mode in ["nftables", "iptables"] {
             let (arguments, unheeded) = after("", &format!("mode: {mode}"));
             assert_eq!((arguments.dataplane.as_str(), unheeded), (mode, Vec::new()));
@@ -250,9 +286,8 @@ iptables: {masqueradeBit: 9}";
     fn what_cannot_be_followed_ends_the_program() {
         let said = |words: &str| {
             let line = format!("foghorn-proxy {words}");
-            let matches = Arguments::command().get_matches_from(line.split_whitespace());
-            let mut arguments = Arguments::from_arg_matches(&matches).unwrap();
-            follow_file(&mut arguments, &matches)
+            let mut line = command_line(&line);
+            follow_file(&mut line.arguments, &line.matches)
                 .unwrap_err()
                 .to_string()
         };

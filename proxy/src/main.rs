@@ -18,6 +18,7 @@ use config_runtime::telemetry::{self, LogLevel};
 use config_runtime::{Interest, client, debug, server};
 use prometheus_client::registry::Registry;
 use proxy::arguments::{Arguments, HEALTH_PORT};
+use proxy::configuration::{CommandLine, follow_file};
 use proxy::conntrack::{Cleaner, Sweep, idle};
 use proxy::health::{health_router, mode_router};
 use proxy::metrics::Metrics;
@@ -26,7 +27,7 @@ use proxy::status::Status;
 use proxy::surroundings::Settings;
 use proxy::sync::{SUBJECTS, Sync};
 use proxy::work::Worker;
-use proxy::{configuration, health_check, leftovers, machine, moved, sysctl};
+use proxy::{health_check, leftovers, machine, moved, sysctl};
 use proxy_table::NodeContext;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,11 +35,17 @@ use tokio_util::sync::CancellationToken;
 use crate::planes::{MovedVips, Others, Plane, remove_all};
 
 fn main() -> ExitCode {
-    let (mut arguments, matches) = configuration::command_line();
+    let line = CommandLine::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let CommandLine {
+        mut arguments,
+        matches,
+        mut unheeded,
+    } = line;
     let ended = telemetry::initialise(&arguments.common)
         .map_err(anyhow::Error::from)
         .and_then(|level| {
-            for unheeded in configuration::follow_file(&mut arguments, &matches)? {
+            unheeded.extend(follow_file(&mut arguments, &matches)?);
+            for unheeded in unheeded {
                 tracing::warn!(reason = %unheeded, "Configuration not followed");
             }
             start(arguments, level)

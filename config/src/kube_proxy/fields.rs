@@ -50,13 +50,9 @@ const fn idle(name: &'static str, shape: Shape, reason: &'static str) -> Field {
 pub(super) const ROOT: &[Field] = &[
     applies("apiVersion", Shape::Text),
     applies("kind", Shape::Text),
-    idle("featureGates", Shape::Anything, "they are kube-proxy's own"),
+    idle("featureGates", Shape::Anything, GATES),
     section("clientConnection", CLIENT_CONNECTION),
-    idle(
-        "logging",
-        Shape::Anything,
-        "write --log-level and --log-format",
-    ),
+    idle("logging", Shape::Anything, LOGGING),
     applies("hostnameOverride", Shape::Text),
     idle(
         "bindAddress",
@@ -65,17 +61,9 @@ pub(super) const ROOT: &[Field] = &[
     ),
     applies("healthzBindAddress", Shape::Text),
     applies("metricsBindAddress", Shape::Text),
-    idle(
-        "bindAddressHardFail",
-        Shape::Switch,
-        "an address that is in use is tried again",
-    ),
-    idle("enableProfiling", Shape::Switch, "there are no such pages"),
-    idle(
-        "showHiddenMetricsForVersion",
-        Shape::Text,
-        "no metric is hidden",
-    ),
+    idle("bindAddressHardFail", Shape::Switch, PROBED),
+    idle("enableProfiling", Shape::Switch, NO_PAGES),
+    idle("showHiddenMetricsForVersion", Shape::Text, NONE_HIDDEN),
     applies("mode", Shape::Text),
     section("iptables", IPTABLES),
     section("ipvs", IPVS),
@@ -85,7 +73,7 @@ pub(super) const ROOT: &[Field] = &[
     section("detectLocal", DETECT_LOCAL),
     applies("clusterCIDR", Shape::Text),
     applies("nodePortAddresses", Shape::Texts),
-    idle("oomScoreAdj", Shape::Whole, "it is the manifest's to say"),
+    idle("oomScoreAdj", Shape::Whole, MANIFEST),
     section("conntrack", CONNTRACK),
     idle("configSyncPeriod", Shape::Duration, WATCHED),
     idle(
@@ -107,11 +95,7 @@ const CLIENT_CONNECTION: &[Field] = &[
 const IPTABLES: &[Field] = &[
     applies("masqueradeBit", Shape::Whole),
     applies("masqueradeAll", Shape::Switch),
-    idle(
-        "localhostNodePorts",
-        Shape::Switch,
-        "NodePorts are not offered on 127.0.0.1",
-    ),
+    idle("localhostNodePorts", Shape::Switch, NO_LOOPBACK),
     idle("syncPeriod", Shape::Duration, EVERY_CHANGE),
     idle("minSyncPeriod", Shape::Duration, EVERY_CHANGE),
 ];
@@ -149,13 +133,20 @@ const CONNTRACK: &[Field] = &[
     idle("udpStreamTimeout", Shape::Duration, MACHINE),
 ];
 
-const CLIENT: &str = "the watches are four requests, and nothing is written";
+pub(super) const GATES: &str = "they are kube-proxy's own";
+pub(super) const LOGGING: &str = "write --log-level and --log-format";
+pub(super) const PROBED: &str = "an address that is in use is tried again";
+pub(super) const NO_PAGES: &str = "there are no such pages";
+pub(super) const NONE_HIDDEN: &str = "no metric is hidden";
+pub(super) const NO_LOOPBACK: &str = "NodePorts are not offered on 127.0.0.1";
+pub(super) const MANIFEST: &str = "it is the manifest's to say";
+pub(super) const CLIENT: &str = "the watches are four requests, and nothing is written";
 const NO_MARKS: &str = "packets are not marked";
-const EVERY_CHANGE: &str = "each change goes to the kernel at once";
-const WATCHED: &str = "changes are watched";
-const OTHERS_STAY: &str = "virtual servers of others are left alone";
-const ALWAYS_STRICT: &str = "no address of a Service is told to the LAN";
-const MACHINE: &str = "limits of the connection tracking are set by sysctl";
+pub(super) const EVERY_CHANGE: &str = "each change goes to the kernel at once";
+pub(super) const WATCHED: &str = "changes are watched";
+pub(super) const OTHERS_STAY: &str = "virtual servers of others are left alone";
+pub(super) const ALWAYS_STRICT: &str = "no address of a Service is told to the LAN";
+pub(super) const MACHINE: &str = "limits of the connection tracking are set by sysctl";
 
 impl Shape {
     /// What to write, unless the value has this shape; nothing at all always has.
