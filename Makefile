@@ -258,6 +258,13 @@ test-rules: build lab ## The rules after 1000 random changes are those of a fres
 test-differential: build lab ## The proxy beside the real kube-proxy: random Services, each flow through both (MODE=iptables)
 	$(TIMED) 'Beside kube-proxy, in short' env FOGHORN_MODE=$(MODE) FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=160 FOGHORN_FLOWS=60 $(IN_LAB) --test differential -- --ignored --nocapture
 
+.PHONY: test-differential-iptables
+test-differential-iptables: build lab ## The same with both in their iptables modes, ours in either back end
+	$(TIMED) 'Beside kube-proxy, both with iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=80 FOGHORN_FLOWS=60 \
+		FOGHORN_PROXY_ARGUMENTS='--iptables-backend nft' $(IN_LAB) --test differential -- --ignored --nocapture
+	$(TIMED) 'Beside kube-proxy, ours with legacy iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=80 FOGHORN_FLOWS=60 \
+		FOGHORN_PROXY_ARGUMENTS='--iptables-backend legacy' $(IN_LAB) --test differential -- --ignored --nocapture
+
 .PHONY: test-differential-ipvs
 test-differential-ipvs: build lab $(EMULATED) ## The same with both in their IPVS modes, under qemu (TABLES=32 FLOWS=40 SCENES=2)
 	$(TIMED) 'Beside kube-proxy, both with IPVS' env FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=$(or $(TABLES),32) FOGHORN_FLOWS=$(or $(FLOWS),40) FOGHORN_SCENES=$(or $(SCENES),2) \

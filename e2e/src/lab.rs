@@ -20,7 +20,7 @@ use crate::lan::Lan;
 use crate::manifest;
 use crate::namespace::Namespace;
 use crate::node::Node;
-pub use crate::options::{Options, ServiceProxy};
+pub use crate::options::{Options, ServiceProxy, proxy_arguments};
 use crate::program::{Program, Recipe};
 use crate::topology::{CLUSTER_CIDR, NodeNumber};
 use crate::wait;

@@ -93,7 +93,8 @@ impl Options {
     }
 }
 
-fn proxy_arguments() -> Vec<String> {
+/// What `FOGHORN_PROXY_ARGUMENTS` tells our proxy besides, as another data plane.
+pub fn proxy_arguments() -> Vec<String> {
     let given = std::env::var("FOGHORN_PROXY_ARGUMENTS").unwrap_or_default();
     given.split_whitespace().map(str::to_owned).collect()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::lab::Lab;
+use e2e::lab::{Lab, proxy_arguments};
 use e2e::mode::Mode;
 use e2e::namespace::Namespace;
 use e2e::program::{Program, Recipe};
@@ -57,7 +57,8 @@ impl Proxy {
                 let recipe = Recipe::new(self.name(), file, namespace)
                     .arg("--config")
                     .arg(configuration)
-                    .args(["--speaker-socket", socket]);
+                    .args(["--speaker-socket", socket])
+                    .args(proxy_arguments());
                 let recipe = match scene.mode {
                     Mode::Nftables | Mode::Ipvs => recipe,
                     // iptables-restore, which it runs then, needs what kube-proxy's nft needs.
