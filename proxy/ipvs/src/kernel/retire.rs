@@ -2,7 +2,7 @@
 //! and those that kube-proxy's IPVS mode left.
 //!
 //! What IPVS translates, nobody else would: a server stays as long as it has connections, and its address is routed to the
-//! node as long as it stays.
+//! node as long as it stays, and no longer: what comes to other ports there would meet the node itself.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use super::socket::Socket;
 use super::{Kernel, KernelError, LOADED, find_link};
 use crate::message::rtnetlink::{self, Link};
 use crate::message::{Request, destroy_set};
+use crate::program::Command;
 
 /// What became of the servers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +47,7 @@ impl Kernel {
         }
         let waiting = kernel.remove_idle(&ours)?;
         if waiting > 0 {
+            kernel.remove_idle_routes()?;
             return Ok(Retired::Waiting(waiting));
         }
         Self::remove()?;
@@ -68,6 +70,7 @@ impl Kernel {
             let theirs = kernel.servers_of_kube_proxy(&link)?;
             let waiting = kernel.remove_idle(&theirs)?;
             if waiting > 0 {
+                kernel.remove_idle_addresses(&link)?;
                 return Ok(Retired::Waiting(waiting));
             }
         }
@@ -95,6 +98,38 @@ impl Kernel {
         };
         let others = self.told()?.into_iter().filter(|told| !told.ours);
         Ok(others.map(|told| told.key).filter(is_theirs).collect())
+    }
+
+    /// Removes the routes to addresses at which no server of ours is left.
+    fn remove_idle_routes(&mut self) -> Result<(), KernelError> {
+        let held = self.read()?;
+        let ours = held.servers.iter().filter(|(_, server)| !server.foreign);
+        let used: BTreeSet<IpAddr> = ours.map(|(key, _)| key.address).collect();
+        let addresses = held.addresses.into_keys();
+        let idle = addresses.filter(|address| !used.contains(address));
+        let removals: Vec<Command> = idle.map(Command::RemoveAddress).collect();
+        self.link = self.find_link()?.map(|link| link.index);
+        self.apply(&removals)
+    }
+
+    /// Removes the addresses of kube-proxy's interface at which no server of others is left.
+    fn remove_idle_addresses(&mut self, link: &Link) -> Result<(), KernelError> {
+        let others = self.told()?.into_iter().filter(|told| !told.ours);
+        let used: BTreeSet<IpAddr> = others.map(|told| told.key.address).collect();
+        let mut idle = Vec::new();
+        self.routes.dump(rtnetlink::get_addresses(), |answer| {
+            let found = rtnetlink::read_interface_address(answer);
+            let at_link = found.filter(|(index, _)| *index == link.index);
+            idle.extend(at_link.map(|(_, address)| address));
+        })?;
+        idle.retain(|address| !used.contains(address));
+        let gone = &[Errno::EADDRNOTAVAIL][..];
+        let removals = idle.into_iter().map(|address| {
+            let removal = rtnetlink::delete_address(link.index, address);
+            (removal, gone)
+        });
+        self.routes.commit(removals.collect())?;
+        Ok(())
     }
 
     /// Removes those that have no connections; how many stay.

@@ -147,6 +147,18 @@ pub(crate) fn read_interface_address(answer: &[u8]) -> Option<(u32, IpAddr)> {
     Some((index, read_address(family, octets)?))
 }
 
+/// Removes an address that an interface has alone, without a network.
+pub(crate) fn delete_address(index: u32, address: IpAddr) -> Request {
+    let what = format!("remove address {address} of the interface");
+    let family = IpFamily::of(address);
+    let length = u8::try_from(8 * address_length(family)).unwrap_or(u8::MAX);
+    // `ifaddrmsg`: family, length, flags, scope, interface.
+    let header = [[family_number(family), length, 0, 0], index.to_ne_bytes()].concat();
+    Request::new(what, 21, ACKNOWLEDGE, &header, |writer| {
+        writer.attribute(2, bare(&address_octets(address), address));
+    })
+}
+
 fn link_header(index: u32, up: u32) -> Vec<u8> {
     let (index, up) = (index.to_ne_bytes(), up.to_ne_bytes());
     [[0; 4], index, up, up].concat()
