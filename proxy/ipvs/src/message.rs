@@ -230,7 +230,8 @@ pub(crate) fn read_server(answer: &[u8]) -> Option<Told> {
     })
 }
 
-/// Reads a real server: its weight, and its connections, those that end included.
+/// Reads a real server: its weight, and its connections, those that end included. One to which packets are not translated
+/// weighs what none of ours does.
 pub(crate) fn read_endpoint(family: IpFamily, answer: &[u8]) -> Option<(Endpoint, u32, u32)> {
     let found = find(answer.get(4..)?, ENDPOINT)?;
     let number = |kind| Some(u32::from_ne_bytes(*find(found, kind)?.first_chunk()?));
@@ -239,7 +240,9 @@ pub(crate) fn read_endpoint(family: IpFamily, answer: &[u8]) -> Option<(Endpoint
         port: read_port(find(found, 2)?)?,
     };
     let connections = number(7)?.saturating_add(number(8)?);
-    Some((endpoint, number(4)?, connections))
+    let is_translated = number(3)? & FORWARDING <= LOCAL_NODE;
+    let weight = if is_translated { number(4)? } else { u32::MAX };
+    Some((endpoint, weight, connections))
 }
 
 /// Reads the three timeouts.
@@ -332,6 +335,10 @@ fn read_port(octets: &[u8]) -> Option<NonZeroU16> {
 
 const SERVER: u16 = 1;
 const ENDPOINT: u16 = 2;
+/// `IP_VS_CONN_F_FWD_MASK`: `IP_VS_CONN_F_MASQ` is 0.
+const FORWARDING: u32 = 7;
+/// `IP_VS_CONN_F_LOCALNODE`.
+const LOCAL_NODE: u32 = 1;
 /// `IP_VS_SVC_F_PERSISTENT`.
 const PERSISTENT: u32 = 1;
 /// `IP_VS_SVC_F_SCHED_SH_FALLBACK` and `IP_VS_SVC_F_SCHED_MH_FALLBACK`.
