@@ -1,7 +1,9 @@
 //! The IPVS data plane, put to the seam.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use config::scheduler::Scheduler;
 use config_runtime::telemetry::Chain;
 use proxy::arguments::Arguments;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
@@ -12,7 +14,11 @@ use crate::planes::sent;
 
 /// IPVS of this network namespace, and the rules before it.
 #[derive(Debug)]
-pub(crate) struct Ipvs(proxy_ipvs::Ipvs);
+pub(crate) struct Ipvs {
+    plane: proxy_ipvs::Ipvs,
+    /// Schedulers of which the log has that they are missing.
+    said: BTreeSet<Scheduler>,
+}
 
 impl Ipvs {
     /// Opens it; nothing is changed, but the module of IPVS may be loaded.
@@ -22,13 +28,30 @@ impl Ipvs {
             tcp_fin: arguments.ipvs_tcpfin_timeout,
             udp: arguments.ipvs_udp_timeout,
         };
-        proxy_ipvs::Ipvs::open(arguments.ipvs_scheduler, timeouts).map(Self)
+        Ok(Self {
+            plane: proxy_ipvs::Ipvs::open(arguments.ipvs_scheduler, timeouts)?,
+            said: BTreeSet::new(),
+        })
+    }
+
+    fn say_what_is_missing(&mut self) {
+        let missing = self.plane.missing_schedulers();
+        for scheduler in missing.difference(&self.said) {
+            tracing::warn!(
+                %scheduler,
+                "The kernel has no such scheduler of IPVS: Services that name it are served by --ipvs-scheduler. \
+                 Load the module ip_vs_{scheduler}"
+            );
+        }
+        self.said.clone_from(missing);
     }
 }
 
 impl DataPlane for Ipvs {
     fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError> {
-        sent(self.0.settle(table, Instant::now()))
+        let outcome = self.plane.settle(table, Instant::now());
+        self.say_what_is_missing();
+        sent(outcome)
     }
 
     fn update(
@@ -36,20 +59,22 @@ impl DataPlane for Ipvs {
         table: &ForwardingTable,
         changes: &[TableChange],
     ) -> Result<Sent, PlaneError> {
-        sent(self.0.update(table, changes, Instant::now()))
+        let outcome = self.plane.update(table, changes, Instant::now());
+        self.say_what_is_missing();
+        sent(outcome)
     }
 
     fn is_intact(&mut self) -> bool {
         let now = Instant::now();
-        if let Err(error) = self.0.let_go(now) {
+        if let Err(error) = self.plane.let_go(now) {
             tracing::warn!(error = %Chain(&error), "Endpoints without connections were not removed");
             return false;
         }
-        !self.0.is_disturbed(now)
+        !self.plane.is_disturbed(now)
     }
 
     fn describe(&self, table: &ForwardingTable) -> Description {
-        self.0.describe(table)
+        self.plane.describe(table)
     }
 }
 

@@ -1,15 +1,19 @@
 //! The only IO: IPVS by generic netlink, routes and the interface by rtnetlink, switches by `/proc/sys`.
 
+mod prepare;
 mod retire;
 mod settings;
 mod socket;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::address::IpFamily;
+use config::scheduler::Scheduler;
+use config::service::Protocol;
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 use nix::errno::Errno;
 use proxy_nftables::Key;
@@ -33,6 +37,8 @@ pub struct Kernel {
     routes: Socket,
     /// Our interface, if it was seen.
     link: Option<u32>,
+    /// What was set before we came: the note at the interface goes with it, where somebody removes that.
+    before: Option<Before>,
 }
 
 /// Why the kernel does not hold what it should. After any of these it has to be read again.
@@ -45,6 +51,10 @@ pub enum KernelError {
     NoIpvs(#[source] SocketError),
     #[error(transparent)]
     Setting(#[from] SettingError),
+    #[error(
+        "the kernel has no scheduler {0} of IPVS: load the module ip_vs_{0}, or choose another --ipvs-scheduler"
+    )]
+    NoScheduler(Scheduler),
     #[error("interface {LINK} is no dummy interface: remove it")]
     ForeignLink,
     #[error("interface {LINK} is gone")]
@@ -80,55 +90,8 @@ impl Kernel {
             to_ipvs: ToIpvs(family.ok_or_else(silence)?),
             routes: Socket::open(NETLINK_ROUTE)?,
             link: None,
+            before: None,
         })
-    }
-
-    /// Makes the interface and sets the switches, whatever is there already.
-    ///
-    /// # Errors
-    /// If something is refused: without the switches, VIPs leak to the LAN and nothing is masqueraded.
-    pub fn prepare(&mut self, timeouts: Timeouts) -> Result<(), KernelError> {
-        let link = match self.find_link()? {
-            Some(link) => link,
-            None => {
-                let request = (rtnetlink::new_link(LINK), &[Errno::EEXIST][..]);
-                self.routes.commit(vec![request])?;
-                self.find_link()?.ok_or(KernelError::NoLink)?
-            }
-        };
-        if !link.is_dummy {
-            return Err(KernelError::ForeignLink);
-        }
-        self.link = Some(link.index);
-        let mut before = settings::ensure(Path::new(SYSCTLS))?;
-        let found = self.ipvs.get(self.to_ipvs.get_timeouts())?;
-        let found = message::read_timeouts(&found).unwrap_or_default();
-        let names = ["tcp", "tcp_fin", "udp"].map(str::to_owned);
-        before.0.extend(names.into_iter().zip(found));
-        // What an earlier process of ours noted goes before what it left.
-        if Before::from_alias(&link.alias).is_none() {
-            let alias = rtnetlink::set_alias(link.index, &before.to_alias());
-            self.routes.commit(vec![(alias, &[])])?;
-        }
-        // Without IPv6 in the kernel there is nothing to keep off.
-        let harmless = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
-        let bare = (rtnetlink::set_no_address(link.index), &harmless[..]);
-        let mut requests = vec![bare];
-        if !link.is_up {
-            requests.push((rtnetlink::set_up(link.index), &[]));
-        }
-        self.routes.commit(requests)?;
-        let seconds = |timeout: Option<Duration>| {
-            timeout.map_or(0, |timeout| {
-                u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)
-            })
-        };
-        let wanted = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(seconds);
-        if wanted != [0; 3] {
-            let set = self.to_ipvs.set_timeouts(wanted);
-            self.ipvs.commit(vec![(set, &[])])?;
-        }
-        Ok(())
     }
 
     /// Reads back what the kernel holds: our virtual servers and those of others, and the addresses at our interface.
@@ -225,6 +188,26 @@ impl Kernel {
         Ok(drained)
     }
 
+    /// Whether the kernel has a scheduler, or can load it: asked with a server that nobody reaches.
+    ///
+    /// # Errors
+    /// If the kernel refuses it for another reason.
+    pub fn has_scheduler(&mut self, scheduler: Scheduler) -> Result<bool, KernelError> {
+        let probe = Key {
+            address: IpAddr::from([192, 0, 2, 0]),
+            protocol: Protocol::Udp,
+            port: NonZeroU16::MIN,
+        };
+        let add = self.to_ipvs.server(Verb::NewServer, probe, scheduler, None);
+        match self.ipvs.commit(vec![(add, &[Errno::EEXIST])]) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(false),
+            added => added?,
+        }
+        let delete = self.to_ipvs.delete_server(probe);
+        self.ipvs.commit(vec![(delete, &[Errno::ESRCH])])?;
+        Ok(true)
+    }
+
     /// Whether our interface is there and up; what cannot be looked at counts as that.
     pub fn has_link(&mut self) -> bool {
         let found = self.find_link();
@@ -243,7 +226,10 @@ impl Kernel {
             return Ok(false);
         }
         let mut kernel = Self::open()?;
-        let ours = kernel.told()?.into_iter().filter(|told| told.ours);
+        let told = kernel.told()?;
+        // Whoever else has servers needs the same switches, and sets them when it starts only, as kube-proxy.
+        let shared = told.iter().any(|told| !told.ours);
+        let ours = told.into_iter().filter(|told| told.ours);
         let requests: Vec<(Request, &[Errno])> = ours
             .map(|told| (kernel.to_ipvs.delete_server(told.key), &[Errno::ESRCH][..]))
             .collect();
@@ -251,12 +237,9 @@ impl Kernel {
         kernel.ipvs.commit(requests)?;
         if let Some(link) = kernel.find_link()?.filter(|link| link.is_dummy) {
             found = true;
-            if let Some(before) = Before::from_alias(&link.alias) {
-                settings::put_back(Path::new(SYSCTLS), &before);
-                let names = ["tcp", "tcp_fin", "udp"];
-                let seconds = names.map(|name| before.0.get(name).copied().unwrap_or(0));
-                let set = kernel.to_ipvs.set_timeouts(seconds);
-                kernel.ipvs.commit(vec![(set, &[])])?;
+            let before = Before::from_alias(&link.alias);
+            if let Some(before) = before.filter(|_| !shared) {
+                kernel.put_back(&before)?;
             }
             let delete = rtnetlink::delete_link(link.index);
             kernel.routes.commit(vec![(delete, &[])])?;

@@ -1,11 +1,11 @@
 //! The data plane as the proxy uses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
-use proxy_nftables::{Forwarder, Nftables};
+use proxy_nftables::{Forwarder, Nftables, changed_frontends, effective};
 use proxy_table::{ForwardingTable, Look, TableChange};
 
 use crate::draining::Draining;
@@ -24,6 +24,8 @@ pub struct Ipvs {
     mirror: Mirror,
     draining: Draining,
     look: Look,
+    /// Schedulers that the kernel was asked for, and whether it has them.
+    schedulers: BTreeMap<Scheduler, bool>,
 }
 
 impl Ipvs {
@@ -40,19 +42,21 @@ impl Ipvs {
             mirror: Mirror::default(),
             draining: Draining::default(),
             look: Look::every(LOOK_INTERVAL),
+            schedulers: BTreeMap::new(),
         })
     }
 
     /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
     ///
     /// # Errors
-    /// If the kernel cannot be read or refuses the difference.
+    /// If the kernel cannot be read or refuses the difference, or has no scheduler for Services that name none.
     pub fn settle(&mut self, table: &ForwardingTable, now: Instant) -> Result<bool, KernelError> {
         self.kernel.prepare(self.timeouts)?;
         let own = Arc::new(self.kernel.own_addresses()?);
         let surroundings = Surroundings {
             own: Arc::clone(&own),
             scheduler: self.scheduler,
+            missing: self.ask_for_schedulers(table)?,
         };
         let (mut held, took) = self.kernel.read_timed()?;
         self.look.handle_read(took, now);
@@ -80,6 +84,14 @@ impl Ipvs {
         changes: &[TableChange],
         now: Instant,
     ) -> Result<bool, KernelError> {
+        let named = changed_frontends(table, changes);
+        let named = named.iter().filter_map(|changed| changed.after?.scheduler);
+        let named: BTreeSet<Scheduler> = named.collect();
+        for scheduler in named {
+            if !self.has_scheduler(scheduler)? {
+                self.mirror.handle_missing(scheduler);
+            }
+        }
         let Change { before, after } = self.mirror.update(table, changes);
         self.kernel.apply(&before)?;
         let other_rules = self.rules.update(table, changes)?;
@@ -90,6 +102,40 @@ impl Ipvs {
             }
         }
         Ok(other_rules || !before.is_empty() || !after.is_empty())
+    }
+
+    /// Schedulers that Services name and the kernel does not have.
+    pub fn missing_schedulers(&self) -> &BTreeSet<Scheduler> {
+        &self.mirror.surroundings().missing
+    }
+
+    /// Asks anew for those that the table names; those that are missing.
+    fn ask_for_schedulers(
+        &mut self,
+        table: &ForwardingTable,
+    ) -> Result<BTreeSet<Scheduler>, KernelError> {
+        self.schedulers.clear();
+        if !self.has_scheduler(self.scheduler)? {
+            return Err(KernelError::NoScheduler(self.scheduler));
+        }
+        let named = effective(table).filter_map(|(_, frontend)| frontend.scheduler);
+        let named: BTreeSet<Scheduler> = named.collect();
+        let mut missing = BTreeSet::new();
+        for scheduler in named {
+            if !self.has_scheduler(scheduler)? {
+                missing.insert(scheduler);
+            }
+        }
+        Ok(missing)
+    }
+
+    fn has_scheduler(&mut self, scheduler: Scheduler) -> Result<bool, KernelError> {
+        if let Some(known) = self.schedulers.get(&scheduler) {
+            return Ok(*known);
+        }
+        let found = self.kernel.has_scheduler(scheduler)?;
+        self.schedulers.insert(scheduler, found);
+        Ok(found)
     }
 
     /// What the kernel holds for the table, in lines for people: the rules before IPVS, its virtual servers, and the addresses
@@ -138,7 +184,17 @@ impl Ipvs {
         // What cannot be read now is read later.
         read.map_or(true, |(held, _)| {
             held.has_the_same_of_ours(self.mirror.held())
-        })
+        }) && self.has_own_addresses_as_known()
+    }
+
+    /// Whether of the addresses of servers the same are the node's own as before: one that it loses needs a route.
+    fn has_own_addresses_as_known(&mut self) -> bool {
+        let Ok(own) = self.kernel.own_addresses() else {
+            return true;
+        };
+        let known = &self.mirror.surroundings().own;
+        let mut servers = self.mirror.held().servers.keys();
+        servers.all(|key| own.contains(&key.address) == known.contains(&key.address))
     }
 
     /// Removes everything of ours, the rules included; whether there was anything.

@@ -65,20 +65,18 @@ kernel_test! {
     }
 
     fn a_fresh_kernel_holds_the_program_and_nothing_else() {
-        let switches = ["ipv4/conf/all/arp_ignore", "ipv4/conf/all/arp_announce", "ipv4/vs/conntrack"];
-        let read = || switches.map(|switch| std::fs::read_to_string(format!("/proc/sys/net/{switch}")).unwrap());
         Kernel::open().unwrap();
-        let before = read();
+        let before = switches();
         let mut runner = TestRunner::deterministic();
         for _ in 0..10 {
             let table = any_scene(60).new_tree(&mut runner).unwrap().current().table();
             assert!(open().settle(&table, Instant::now()).unwrap());
             assert_eq!(held(), compile(&table));
-            assert_eq!(read(), ["1\n", "2\n", "1\n"]);
+            assert_eq!(switches(), [1, 2, 1, 1, 1]);
             assert!(Ipvs::remove().unwrap());
             assert!(!Ipvs::remove().unwrap());
             assert_eq!(held(), Program::default());
-            assert_eq!(read(), before);
+            assert_eq!(switches(), before);
         }
     }
 
@@ -102,7 +100,90 @@ kernel_test! {
         }
     }
 
-    fn every_scheduler_is_taken_and_named_where_it_is_missing() {
+    fn timeouts_are_set_and_put_back() {
+        Kernel::open().unwrap();
+        let timeouts = || words("ipvsadm -L --timeout");
+        let before = timeouts();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let wanted = Timeouts { tcp: seconds(1234), tcp_fin: seconds(56), udp: seconds(78) };
+        let table = Scene::new().empty_table();
+        Ipvs::open(Scheduler::default(), wanted).unwrap().settle(&table, Instant::now()).unwrap();
+        assert!(timeouts().contains(": 1234 56 78"), "{}", timeouts());
+        let longest = Timeouts { tcp: Some(Duration::MAX), ..wanted };
+        Ipvs::open(Scheduler::default(), longest).unwrap().settle(&table, Instant::now()).unwrap();
+        Ipvs::remove().unwrap();
+        assert_eq!(timeouts(), before);
+    }
+
+    fn what_others_need_too_is_not_put_back() {
+        Kernel::open().unwrap();
+        assert_eq!(switches()[2], 0);
+        open().settle(&Scene::new().empty_table(), Instant::now()).unwrap();
+        // As of a kube-proxy that came back, and sets the switches when it starts.
+        words("ipvsadm -A -t 203.0.113.9:80 -s rr");
+        Ipvs::remove().unwrap();
+        assert_eq!(switches(), [1, 2, 1, 1, 1]);
+    }
+
+    fn a_scheduler_that_the_kernel_does_not_have_harms_nobody_else() {
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+        let mut plane = open();
+        plane.settle(&table, Instant::now()).unwrap();
+        {
+            let _without = WithoutLoader::new();
+            words("modprobe -r ip_vs_mh");
+            let named = Frontend { scheduler: Some(Scheduler::MaglevHashing), ..scene.frontend(Family::V4, &[2]) };
+            let change = scene.add(&mut table, 2, Family::V4, 80, named);
+            plane.update(&table, &[change], Instant::now()).unwrap();
+            assert_eq!(plane.missing_schedulers(), &[Scheduler::MaglevHashing].into());
+            let schedulers: Vec<_> = held().servers.values().map(|server| server.scheduler).collect();
+            assert_eq!(schedulers, [Scheduler::RoundRobin; 2]);
+            assert!(!open().settle(&table, Instant::now()).unwrap(), "a restart sends something");
+            let refused = Ipvs::open(Scheduler::MaglevHashing, Timeouts::default()).unwrap().settle(&table, Instant::now());
+            let refused = refused.unwrap_err();
+            assert!(matches!(refused, KernelError::NoScheduler(Scheduler::MaglevHashing)), "{refused}");
+        }
+        plane.settle(&table, Instant::now()).unwrap();
+        assert!(plane.missing_schedulers().is_empty());
+        assert_eq!(held(), compile(&table));
+    }
+
+    fn without_ipv6_everything_else_is_served() {
+        let table = of_both_families();
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        open().settle(&table, Instant::now()).unwrap();
+        assert_eq!(held(), compile(&table));
+        assert_eq!(held().addresses.len(), 1);
+    }
+
+    fn where_only_new_interfaces_are_without_ipv6_ours_has_it() {
+        let table = of_both_families();
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        open().settle(&table, Instant::now()).unwrap();
+        assert_eq!(held(), compile(&table));
+        assert_eq!(held().addresses.len(), 2);
+    }
+
+    fn an_address_that_the_node_loses_is_routed_to_it() {
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        let vip = scene.vip(Family::V4, 1);
+        scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+        run("ip", &["addr", "add", &format!("{vip}/32"), "dev", "lo"]);
+        let mut plane = open();
+        plane.settle(&table, Instant::now()).unwrap();
+        assert_eq!(held().addresses.len(), 0);
+        assert!(!plane.is_disturbed(later()));
+        plane.settle(&table, Instant::now()).unwrap();
+        run("ip", &["addr", "del", &format!("{vip}/32"), "dev", "lo"]);
+        assert!(plane.is_disturbed(later()));
+        plane.settle(&table, Instant::now()).unwrap();
+        assert_eq!(held().addresses.into_keys().collect::<Vec<_>>(), [vip]);
+    }
+
+    fn every_scheduler_is_taken() {
         let scene = Scene::new();
         let mut plane = open();
         for (number, scheduler) in (1..).zip(Scheduler::ALL) {
@@ -119,6 +200,7 @@ kernel_test! {
         let mut table = scene.empty_table();
         scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
         let mut plane = open();
+        let before = switches();
         plane.settle(&table, Instant::now()).unwrap();
         for vandalism in ["link del foghorn0", "link set foghorn0 down"] {
             assert!(!plane.is_disturbed(Instant::now()));
@@ -127,6 +209,9 @@ kernel_test! {
             plane.settle(&table, Instant::now()).unwrap();
             assert_eq!(held(), compile(&table), "{vandalism}");
         }
+        // The note of what they were was at the interface.
+        Ipvs::remove().unwrap();
+        assert_eq!(switches(), before);
     }
 
     fn what_others_do_to_our_servers_is_mended_and_their_own_stay() {
@@ -148,6 +233,7 @@ kernel_test! {
             format!("ipvsadm -E -t {vip} -s wlc"),
             format!("ipvsadm -d -t {vip} -r {endpoint}"),
             format!("ipvsadm -e -t {vip} -r {endpoint} -m -w 7"),
+            format!("ipvsadm -e -t {vip} -r {endpoint} -g -w 1"),
             format!("ipvsadm -a -t {vip} -r 10.244.9.9:80 -m"),
             format!("ip route del local {} table local", vip.ip()),
         ] {
@@ -167,9 +253,11 @@ kernel_test! {
     }
 
     fn a_connection_lives_on_when_its_endpoint_ends_and_no_other_begins_there() {
+        connections_stay(&Hosts::new(), &mut open());
+    }
+
+    fn an_endpoint_stays_until_its_connections_have_ended_however_late_that_is() {
         let hosts = Hosts::new();
-        connections_stay(&hosts, &mut open());
-        Ipvs::remove().unwrap();
         let scene = Scene::new();
         for family in [Family::V4, Family::V6] {
             graceful(&hosts, &scene, family);
@@ -180,13 +268,16 @@ kernel_test! {
         let hosts = Hosts::new();
         let scene = Scene::new();
         for family in [Family::V4, Family::V6] {
-            let table = talking(&hosts, &scene, family);
+            let mut table = talking(&hosts, &scene, family);
+            scene.add(&mut table, 2, family, 80, scene.frontend(family, &[1]));
             open().settle(&table, Instant::now()).unwrap();
             let vip = SocketAddr::new(scene.vip(family, 1), 80);
             let mut older = Connection::open(&hosts.client, vip);
             assert_eq!(older.ask().unwrap(), 1);
             Nftables::open().unwrap().settle(&table).unwrap();
             assert_eq!(Ipvs::retire().unwrap(), Retired::Waiting(1));
+            // What nobody is connected to is not the node's any more.
+            assert_eq!(held().addresses.into_keys().collect::<Vec<_>>(), [vip.ip()]);
             assert_eq!(older.ask().unwrap(), 1);
             assert_eq!(Connection::open(&hosts.client, vip).ask().unwrap(), 1);
             older.break_off();
@@ -204,6 +295,7 @@ kernel_test! {
         let table = talking(&hosts, &scene, family);
         assert_eq!(Ipvs::retire_kube_proxy().unwrap(), Retired::Nothing);
         let vip = SocketAddr::new(scene.vip(family, 1), 80);
+        let idle = scene.vip(family, 99);
         let node_port = SocketAddr::new(family.node(), 30_080);
         let of_others = SocketAddr::new(family.client_side_vip(), 80);
         let pod = SocketAddr::new(family.pod(1), TALK_PORT);
@@ -212,7 +304,9 @@ kernel_test! {
             Kernel::open().unwrap();
             std::fs::write("/proc/sys/net/ipv4/vs/conntrack", "1").unwrap();
             words("ip link add kube-ipvs0 type dummy");
-            words(&format!("ip address add {}/32 dev kube-ipvs0", vip.ip()));
+            for address in [vip.ip(), idle] {
+                words(&format!("ip address add {address}/32 dev kube-ipvs0"));
+            }
             for server in [vip, node_port, of_others] {
                 words(&format!("ipvsadm -A -t {server} -s rr"));
                 words(&format!("ipvsadm -a -t {server} -r {pod} -m"));
@@ -236,6 +330,8 @@ kernel_test! {
         assert_eq!(older.ask().unwrap(), 1);
         Nftables::open().unwrap().settle(&table).unwrap();
         assert_eq!(Ipvs::retire_kube_proxy().unwrap(), Retired::Waiting(1));
+        let addresses = words("ip -o address show dev kube-ipvs0");
+        assert!(addresses.contains(&vip.ip().to_string()) && !addresses.contains(&idle.to_string()), "{addresses}");
         assert_eq!(older.ask().unwrap(), 1);
         older.break_off();
         until_retired(Ipvs::retire_kube_proxy);
@@ -416,7 +512,52 @@ fn compile(table: &ForwardingTable) -> Program {
     let own: BTreeSet<IpAddr> = Kernel::open().unwrap().own_addresses().unwrap();
     let surroundings = Surroundings {
         own: Arc::new(own),
-        scheduler: Scheduler::default(),
+        ..Surroundings::default()
     };
     Program::compile(table, &surroundings)
+}
+
+/// One frontend of each family; the node has an address of each.
+fn of_both_families() -> ForwardingTable {
+    let scene = Scene::new();
+    run("ip", &["addr", "add", "192.0.2.1/24", "dev", "lo"]);
+    let mut table = scene.empty_table();
+    for (number, family) in [(1, Family::V4), (2, Family::V6)] {
+        scene.add(&mut table, number, family, 80, scene.frontend(family, &[1]));
+    }
+    table
+}
+
+/// The kernel's switches that IPVS needs, ours to set and to put back.
+fn switches() -> [u32; 5] {
+    let names = [
+        "conf/all/arp_ignore",
+        "conf/all/arp_announce",
+        "vs/conntrack",
+        "vs/expire_nodest_conn",
+        "vs/expire_quiescent_template",
+    ];
+    names.map(|name| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        text.unwrap().trim().parse().unwrap()
+    })
+}
+
+/// While it lives, the kernel loads no module.
+struct WithoutLoader(String);
+
+impl WithoutLoader {
+    const LOADER: &str = "/proc/sys/kernel/modprobe";
+
+    fn new() -> Self {
+        let before = std::fs::read_to_string(Self::LOADER).unwrap();
+        std::fs::write(Self::LOADER, "/bin/false").unwrap();
+        Self(before)
+    }
+}
+
+impl Drop for WithoutLoader {
+    fn drop(&mut self) {
+        std::fs::write(Self::LOADER, &self.0).unwrap();
+    }
 }

@@ -20,6 +20,6 @@ pub use plane::Nftables;
 pub use program::{
     Change, ChangedFrontend, Choice, Class, EndpointName, Forwarder, Item, Key,
     LONGEST_AFFINITY_SECONDS, LeftFlows, MOST_ENDPOINTS, Masqueraded, Mirror, Program, Rule, Side,
-    Slot, Value, changed_frontends, effective, left_to_ipvs,
+    Slot, Value, bound, changed_frontends, effective, left_to_ipvs,
 };
 pub use send_on::{Goals, SendOn};

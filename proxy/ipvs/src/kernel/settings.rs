@@ -56,36 +56,54 @@ pub struct SettingError {
     pub source: io::Error,
 }
 
-/// Makes every switch what it should be; what they were.
-pub(crate) fn ensure(root: &Path) -> Result<Before, SettingError> {
+/// What every switch is.
+pub(crate) fn read(root: &Path) -> Result<Before, SettingError> {
     let mut before = Before::default();
     for setting in SETTINGS {
-        let path = root.join(setting.path);
-        let failed = |found: &str, source| SettingError {
-            name: setting.path.replace('/', "."),
-            found: found.to_owned(),
-            wanted: setting.wanted,
-            source,
-        };
-        let found = fs::read_to_string(&path).map_err(|error| failed("unreadable", error))?;
-        let found = found.trim();
-        let number = found.parse::<u32>().unwrap_or(0);
+        let found = fs::read_to_string(root.join(setting.path));
+        let found = found.map_err(|error| setting.failed("unreadable", error))?;
+        let number = found.trim().parse::<u32>().unwrap_or(0);
         before.0.insert(setting.name.to_owned(), number);
-        let good = number == setting.wanted || (setting.or_more && number > setting.wanted);
-        if !good {
-            let text = setting.wanted.to_string();
-            fs::write(&path, text).map_err(|error| failed(found, error))?;
-        }
     }
     Ok(before)
 }
 
-/// Puts switches back to what they were.
-pub(crate) fn put_back(root: &Path, before: &Before) {
+/// Makes every switch what it should be, given what they are.
+pub(crate) fn ensure(root: &Path, found: &Before) -> Result<(), SettingError> {
     for setting in SETTINGS {
-        if let Some(value) = before.0.get(setting.name) {
-            // Without IPVS in the kernel there are none of its.
+        let number = found.0.get(setting.name).copied().unwrap_or(0);
+        let good = number == setting.wanted || (setting.or_more && number > setting.wanted);
+        if !good {
+            let written = fs::write(root.join(setting.path), setting.wanted.to_string());
+            written.map_err(|error| setting.failed(&number.to_string(), error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts switches back to what they were, but those that somebody has set to something else since.
+pub(crate) fn put_back(root: &Path, before: &Before) {
+    let is_ours = |found: &Before, setting: &Setting| {
+        found.0.get(setting.name).copied() == Some(setting.wanted)
+    };
+    // Without IPVS in the kernel there are none of its.
+    let found = read(root).unwrap_or_default();
+    for setting in SETTINGS {
+        if let Some(value) = before.0.get(setting.name)
+            && is_ours(&found, &setting)
+        {
             let _ = fs::write(root.join(setting.path), value.to_string());
+        }
+    }
+}
+
+impl Setting {
+    fn failed(&self, found: &str, source: io::Error) -> SettingError {
+        SettingError {
+            name: self.path.replace('/', "."),
+            found: found.to_owned(),
+            wanted: self.wanted,
+            source,
         }
     }
 }
@@ -131,12 +149,14 @@ mod tests {
         }
         fs::write(path(SETTINGS[0].path), "2\n").unwrap();
         let read = || SETTINGS.map(|setting| fs::read_to_string(path(setting.path)).unwrap());
-        let before = ensure(root.path()).unwrap();
+        let before = super::read(root.path()).unwrap();
+        ensure(root.path(), &before).unwrap();
         assert_eq!(read(), ["2\n", "2", "1", "1", "1"]);
+        fs::write(path(SETTINGS[1].path), "1").unwrap();
         put_back(root.path(), &before);
-        assert_eq!(read(), ["2", "0", "0", "0", "0"]);
+        assert_eq!(read(), ["2\n", "1", "0", "0", "0"]);
         fs::remove_file(path(SETTINGS[2].path)).unwrap();
-        let refused = ensure(root.path()).unwrap_err().to_string();
+        let refused = super::read(root.path()).unwrap_err().to_string();
         let expected =
             "sysctl net.ipv4.vs.conntrack is unreadable and has to be 1: it could not be set";
         assert_eq!(refused, expected);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use config::scheduler::Scheduler;
 use config::service::Protocol;
 use proptest::prelude::*;
 use proxy_nftables::{Forwarder, Program as Rules};
@@ -17,6 +18,7 @@ fn surroundings(scene: &Scene) -> Surroundings {
     let own = context.addresses.iter().chain(&context.node_port_addresses);
     Surroundings {
         own: Arc::new(own.copied().collect()),
+        missing: [Scheduler::MaglevHashing].into(),
         ..Surroundings::default()
     }
 }
@@ -165,6 +167,8 @@ proptest! {
             let changes: Vec<_> = steps.map(|step| table.update(&step.key, step.part(&scene.context))).collect();
             mirror.update(&table, &changes);
             let full = Program::compile(&table, &surroundings);
+            let mut schedulers = full.servers.values().map(|server| server.scheduler);
+            prop_assert!(schedulers.all(|scheduler| !surroundings.missing.contains(&scheduler)));
             prop_assert_eq!(in_use(mirror.held()), full);
         }
         let drained: BTreeMap<_, _> = mirror.held().drained().map(|pair| (pair, ())).collect();

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use proxy_nftables::{changed_frontends, effective};
+use config::scheduler::Scheduler;
+use proxy_nftables::{bound, changed_frontends, effective};
 use proxy_table::{Endpoint, ForwardingTable, TableChange};
 
-use super::{Change, Command, Key, Program, Server, Surroundings, bound, source};
+use super::{Change, Command, Key, Program, Server, Surroundings, source};
 
 /// What the kernel holds, and how many frontends share an address.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,7 +22,7 @@ impl Mirror {
     pub fn new(table: &ForwardingTable, held: Program, surroundings: Surroundings) -> Self {
         let mut users = HashMap::new();
         for (key, frontend) in effective(table) {
-            if let Some(address) = bound(key, frontend, &surroundings) {
+            if let Some(address) = bound(key, frontend, &surroundings.own) {
                 *users.entry(address).or_default() += 1;
             }
         }
@@ -37,6 +38,16 @@ impl Mirror {
         &self.held
     }
 
+    /// What it was compiled with.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    /// The kernel does not have this scheduler either; no frontend has named it so far.
+    pub fn handle_missing(&mut self, scheduler: Scheduler) {
+        self.surroundings.missing.insert(scheduler);
+    }
+
     /// The steps for changes that made the table what it is now, in their order. The mirror is of the kernel after them.
     pub fn update(&mut self, table: &ForwardingTable, changes: &[TableChange]) -> Change {
         let mut change = Change::default();
@@ -48,7 +59,7 @@ impl Mirror {
             change.add_server(key, self.held.servers.get(&key), next.as_ref());
             for (frontend, count) in [(changed.before, -1), (changed.after, 1)] {
                 let address =
-                    frontend.and_then(|frontend| bound(key, frontend, &self.surroundings));
+                    frontend.and_then(|frontend| bound(key, frontend, &self.surroundings.own));
                 if let Some(address) = address {
                     *users.entry(address).or_default() += count;
                 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use config::address::IpFamily;
 use config::scheduler::Scheduler;
 use config::service::Protocol;
-use proxy_nftables::{Choice, Key, effective, left_to_ipvs};
-use proxy_table::{Endpoint, Flow, ForwardingTable, Frontend, FrontendKind, Verdict};
+use proxy_nftables::{Choice, Key, bound, effective, left_to_ipvs};
+use proxy_table::{Endpoint, Flow, ForwardingTable, Frontend, Verdict};
 
 pub use mirror::Mirror;
 
@@ -46,6 +46,8 @@ pub struct Surroundings {
     pub own: Arc<BTreeSet<IpAddr>>,
     /// How servers choose whose Service says nothing of it.
     pub scheduler: Scheduler,
+    /// Schedulers that the kernel does not have: a Service that names one is served as if it named none.
+    pub missing: BTreeSet<Scheduler>,
 }
 
 /// One step towards another program.
@@ -149,8 +151,10 @@ impl Server {
     fn of(frontend: &Frontend, surroundings: &Surroundings) -> Self {
         let endpoints = left_to_ipvs(frontend).map(|(_, endpoints)| endpoints);
         let endpoints = endpoints.into_iter().flat_map(|set| set.iter());
+        let named = frontend.scheduler;
+        let named = named.filter(|scheduler| !surroundings.missing.contains(scheduler));
         Self {
-            scheduler: frontend.scheduler.unwrap_or(surroundings.scheduler),
+            scheduler: named.unwrap_or(surroundings.scheduler),
             persistence_seconds: frontend.affinity_seconds,
             endpoints: endpoints.map(|endpoint| (*endpoint, 1)).collect(),
             foreign: false,
@@ -176,7 +180,7 @@ impl Program {
         for (key, frontend) in effective(table) {
             let server = Server::of(frontend, surroundings);
             program.servers.insert(key, server);
-            if let Some(address) = bound(key, frontend, surroundings) {
+            if let Some(address) = bound(key, frontend, &surroundings.own) {
                 let source = source(table, address, surroundings);
                 program.addresses.insert(address, source);
             }
@@ -260,13 +264,6 @@ impl Program {
             weightless.map(|(endpoint, _)| (*key, *endpoint))
         })
     }
-}
-
-/// The address that the node has only for a frontend reached at `key`.
-fn bound(key: Key, frontend: &Frontend, surroundings: &Surroundings) -> Option<IpAddr> {
-    let elsewhere =
-        frontend.kind != FrontendKind::NodePort && !surroundings.own.contains(&key.address);
-    elsewhere.then_some(key.address)
 }
 
 /// The source of what the node itself sends to an address: its own first one of the family, as on any other way out.

@@ -1,6 +1,6 @@
 //! From frontends to elements.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use config::address::IpFamily;
@@ -98,13 +98,23 @@ pub fn left_to_ipvs(frontend: &Frontend) -> Option<(LeftFlows, &EndpointSet)> {
     }
 }
 
-/// The address that the node has only for a frontend reached at `key`, where IPVS forwards.
-pub(crate) fn bound(key: Key, frontend: &Frontend, forwarder: &Forwarder) -> Option<IpAddr> {
-    let Forwarder::Ipvs { own } = forwarder else {
-        return None;
-    };
+/// The address that the node has only for a frontend reached at `key`, where IPVS forwards and these are its own addresses;
+/// none where it has no address of the family.
+pub fn bound(key: Key, frontend: &Frontend, own: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let family = IpFamily::of(key.address);
+    let has_family = own.iter().any(|address| IpFamily::of(*address) == family);
     let elsewhere = frontend.kind != FrontendKind::NodePort && !own.contains(&key.address);
-    elsewhere.then_some(key.address)
+    (has_family && elsewhere).then_some(key.address)
+}
+
+impl Forwarder {
+    /// The address that the node has only for a frontend reached at `key`, if it has such addresses.
+    pub(crate) fn bound(&self, key: Key, frontend: &Frontend) -> Option<IpAddr> {
+        match self {
+            Self::Rules => None,
+            Self::Ipvs { own } => bound(key, frontend, own),
+        }
+    }
 }
 
 /// The endpoints that a frontend may send flows to: each may meet itself (hairpin).

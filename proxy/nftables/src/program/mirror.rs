@@ -32,7 +32,7 @@ impl Mirror {
             ..Self::default()
         };
         for (key, frontend) in effective(table) {
-            if let Some(address) = compile::bound(key, frontend, forwarder) {
+            if let Some(address) = forwarder.bound(key, frontend) {
                 *mirror.bound.entry(address).or_default() += 1;
             }
             for endpoint in compile::hairpins(frontend) {
@@ -96,8 +96,7 @@ impl Mirror {
                 {
                     *hairpins.entry((endpoint, key.protocol)).or_default() += count;
                 }
-                let address =
-                    frontend.and_then(|frontend| compile::bound(key, frontend, &self.forwarder));
+                let address = frontend.and_then(|frontend| self.forwarder.bound(key, frontend));
                 if let Some(address) = address {
                     *bound.entry(address).or_default() += count;
                 }

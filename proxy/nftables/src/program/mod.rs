@@ -17,7 +17,7 @@ use std::sync::Arc;
 use config::address::IpFamily;
 use proxy_table::{ForwardingTable, FrontendKey, Place, PodDetection};
 
-pub use compile::{LeftFlows, left_to_ipvs};
+pub use compile::{LeftFlows, bound, left_to_ipvs};
 pub use item::{
     Class, EndpointName, Item, Key, LONGEST_AFFINITY_SECONDS, MOST_ENDPOINTS, Masqueraded, Side,
     Slot, Value,
@@ -165,7 +165,7 @@ impl Program {
             }
             let elements = &mut program.elements;
             let mut classes = Vec::new();
-            if let Some(address) = compile::bound(key, frontend, forwarder) {
+            if let Some(address) = forwarder.bound(key, frontend) {
                 elements.insert(Item::Bound(address), Value::Member);
             }
             compile::frontend_elements(key, frontend, forwarder, |item, value| {
