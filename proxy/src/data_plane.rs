@@ -24,9 +24,8 @@ pub trait DataPlane: Send + 'static {
         changes: &[TableChange],
     ) -> Result<Sent, PlaneError>;
 
-    /// Whether the kernel still has the rules as we left them, as far as a quick look tells, whose cost does not grow with
-    /// the table.
-    /// What cannot be looked at counts as intact.
+    /// Whether the kernel still has the rules as we left them, as far as is known: a look takes no time to speak of, or is had
+    /// so seldom that it takes one part in fifty of it. Changes wait meanwhile. What cannot be looked at counts as intact.
     fn is_intact(&mut self) -> bool;
 
     /// What the kernel should hold for the table, for people who look into a running proxy: rules, elements, servers.

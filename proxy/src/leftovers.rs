@@ -6,6 +6,7 @@ use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesM
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 
 use proxy_iptables::kube_proxy;
+use proxy_nftables::Nftables;
 
 use crate::netfilter::Netfilter;
 use crate::table::{delete_table, table_handle};
@@ -26,20 +27,28 @@ pub struct Leftovers {
 /// # Errors
 /// If the kernel cannot be asked, or refuses.
 pub fn remove() -> io::Result<Leftovers> {
-    let mut netfilter = Netfilter::open()?;
     let mut leftovers = Leftovers::default();
-    for (family, name) in FAMILIES {
-        if table_handle(&mut netfilter, family, KUBE_PROXY_TABLE)?.is_some() {
-            delete_table(&mut netfilter, family, KUBE_PROXY_TABLE)?;
-            leftovers.removed_tables.push(name);
+    // Where there is no nf_tables there is nothing in it.
+    let mut nftables = match Nftables::probe() {
+        Ok(()) => Some(Netfilter::open()?),
+        Err(_) => None,
+    };
+    if let Some(netfilter) = &mut nftables {
+        for (family, name) in FAMILIES {
+            if table_handle(netfilter, family, KUBE_PROXY_TABLE)?.is_some() {
+                delete_table(netfilter, family, KUBE_PROXY_TABLE)?;
+                leftovers.removed_tables.push(name);
+            }
         }
     }
     // After the tables: somebody who holds the lock of iptables must not keep those too.
     leftovers.removed_chains = kube_proxy::remove().map_err(io::Error::other)?;
-    for (family, name) in FAMILIES {
-        let tables = tables_with_iptables_chains(&mut netfilter, family)?;
-        let tables = tables.into_iter().map(|table| format!("{name} {table}"));
-        leftovers.iptables_tables.extend(tables);
+    if let Some(netfilter) = &mut nftables {
+        for (family, name) in FAMILIES {
+            let tables = tables_with_iptables_chains(netfilter, family)?;
+            let tables = tables.into_iter().map(|table| format!("{name} {table}"));
+            leftovers.iptables_tables.extend(tables);
+        }
     }
     Ok(leftovers)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressAttribute;
-use rtnetlink::MulticastGroup;
+use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 
 /// Tells the addresses of the machine, at once and whenever they change, for ever.
@@ -27,9 +27,12 @@ async fn follow(addresses: &watch::Sender<BTreeSet<IpAddr>>) -> anyhow::Result<(
     let followed = async {
         loop {
             let mut all = BTreeSet::new();
+            let of_services = index_of(&handle, KUBE_LINK).await;
             let mut answers = std::pin::pin!(handle.address().get().execute());
             while let Some(message) = answers.try_next().await? {
-                if [AddressFamily::Inet, AddressFamily::Inet6].contains(&message.header.family) {
+                let is_own = Some(message.header.index) != of_services;
+                let families = [AddressFamily::Inet, AddressFamily::Inet6];
+                if is_own && families.contains(&message.header.family) {
                     all.extend(own_address(&message.attributes));
                 }
             }
@@ -53,6 +56,15 @@ async fn follow(addresses: &watch::Sender<BTreeSet<IpAddr>>) -> anyhow::Result<(
     ended
 }
 
+/// The number of the interface of this name, if there is one.
+async fn index_of(handle: &Handle, name: &str) -> Option<u32> {
+    let named = handle.link().get().match_name(name.to_owned()).execute();
+    let mut named = std::pin::pin!(named);
+    // That there is none is an error too.
+    let found = named.try_next().await.ok().flatten();
+    found.map(|link| link.header.index)
+}
+
 /// On a point-to-point link the local address is apart from the address, which is then the peer's.
 fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|attribute| match attribute {
@@ -68,3 +80,5 @@ fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
 }
 
 const RETRY: Duration = Duration::from_secs(1);
+/// The interface that kube-proxy's IPVS mode gives the addresses of Services: NodePorts are not offered on those.
+const KUBE_LINK: &str = "kube-ipvs0";

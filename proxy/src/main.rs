@@ -2,6 +2,7 @@
 
 mod iptables;
 mod ipvs;
+mod others;
 mod planes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +28,13 @@ use proxy::status::Status;
 use proxy::surroundings::Settings;
 use proxy::sync::{SUBJECTS, Sync};
 use proxy::work::Worker;
-use proxy::{health_check, leftovers, machine, moved, sysctl};
+use proxy::{health_check, machine, moved, sysctl};
 use proxy_table::NodeContext;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::planes::{MovedVips, Others, Plane, remove_all};
+use crate::others::Others;
+use crate::planes::{MovedVips, Plane, remove_all};
 
 fn main() -> ExitCode {
     let line = CommandLine::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -234,7 +236,7 @@ fn cleaner(metrics: &Metrics) -> Option<Cleaner> {
 
 /// Tells who listens when the proxy becomes healthy or stale, and once it is healthy removes what kube-proxy and other data
 /// planes of ours left: not earlier, so that somebody forwards at every moment.
-async fn look_after(status: Arc<Status>, others: Others) {
+async fn look_after(status: Arc<Status>, left: Others) {
     let mut healthy = status.healthy();
     let mut ticks = tokio::time::interval(TICK);
     loop {
@@ -246,47 +248,10 @@ async fn look_after(status: Arc<Status>, others: Others) {
             break;
         }
     }
-    tokio::spawn(remove_leftovers(others));
+    tokio::spawn(others::remove(left));
     loop {
         ticks.tick().await;
         status.refresh(Instant::now());
-    }
-}
-
-async fn remove_leftovers(others: Others) {
-    // It is logged what became of it.
-    let _ = tokio::task::spawn_blocking(move || others.remove()).await;
-    match tokio::task::spawn_blocking(leftovers::remove).await {
-        Ok(Ok(found)) => say(&found),
-        Ok(Err(error)) => tracing::warn!(%error, "What kube-proxy left was not looked for"),
-        Err(_) => {}
-    }
-    let mut retirement = others.retirement();
-    loop {
-        let looking = tokio::task::spawn_blocking(move || {
-            let again = retirement.look();
-            again.then_some(retirement)
-        });
-        match looking.await {
-            Ok(Some(waiting)) => retirement = waiting,
-            Ok(None) | Err(_) => return,
-        }
-        tokio::time::sleep(RETIREMENT_LOOK).await;
-    }
-}
-
-fn say(found: &leftovers::Leftovers) {
-    if !found.removed_tables.is_empty() {
-        tracing::info!(families = ?found.removed_tables, "Removed the nftables table of kube-proxy");
-    }
-    if !found.removed_chains.is_empty() {
-        tracing::info!(from = ?found.removed_chains, "Removed the chains of kube-proxy's iptables mode");
-    }
-    if !found.iptables_tables.is_empty() {
-        tracing::warn!(
-            tables = ?found.iptables_tables,
-            "Chains of kube-proxy's iptables mode are there, and no iptables to remove them with: use kube-proxy --cleanup"
-        );
     }
 }
 
@@ -301,6 +266,4 @@ async fn until(closing: CancellationToken, task: impl Future<Output = ()>) -> an
 /// For everything but the way from the API server to the kernel.
 const WORKER_THREADS: usize = 1;
 const TICK: Duration = Duration::from_secs(1);
-/// How often it is looked whether connections through IPVS have ended.
-const RETIREMENT_LOOK: Duration = Duration::from_secs(10);
 const LISTEN_RETRY: Duration = Duration::from_secs(5);

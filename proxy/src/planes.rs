@@ -10,13 +10,12 @@ use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy::metrics::Metrics;
 use proxy::mode::{Mode, Reason, choose};
 use proxy::moved::SendOn;
-use proxy_iptables::Backend;
-use proxy_ipvs::Retired;
 use proxy_nftables::{KernelError, Nftables};
 use proxy_table::{ForwardingTable, TableChange};
 
 use crate::iptables::Iptables;
 use crate::ipvs::Ipvs;
+use crate::others::Others;
 
 /// The data plane of this process.
 #[derive(Debug)]
@@ -100,88 +99,6 @@ impl Plane {
         }
     }
 }
-
-/// Data planes of ours that are not in use.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Others {
-    nftables: bool,
-    ipvs: bool,
-    /// The back end of iptables that is in use.
-    spared: Option<Backend>,
-}
-
-impl Others {
-    /// What of IPVS goes as its connections end.
-    pub(crate) fn retirement(self) -> Retirement {
-        Retirement {
-            ours: self.ipvs,
-            is_said: false,
-        }
-    }
-
-    /// Removes what they left behind, but what [`Self::retirement`] is about, and says so.
-    pub(crate) fn remove(self) {
-        let mut removed = Vec::new();
-        if self.nftables {
-            match Nftables::remove() {
-                Ok(true) => removed.push(Mode::Nftables.name()),
-                Ok(false) => {}
-                Err(error) => tracing::debug!(error = %Chain(&error), "No nftables to clean up"),
-            }
-        }
-        match proxy_iptables::Iptables::remove(self.spared) {
-            Ok(true) => removed.push(Mode::Iptables.name()),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "Our rules in iptables were not removed");
-            }
-        }
-        for mode in removed {
-            tracing::info!(mode, "Removed the rules of another data plane of ours");
-        }
-    }
-}
-
-/// Virtual servers of IPVS that no new connection meets: they go when those that they have are over.
-#[derive(Debug)]
-pub(crate) struct Retirement {
-    /// Whether ours are among them; kube-proxy's always are.
-    ours: bool,
-    is_said: bool,
-}
-
-impl Retirement {
-    /// Removes what has no connections; whether to look again.
-    pub(crate) fn look(&mut self) -> bool {
-        let mut waiting = 0;
-        let all: [(bool, &str, Retire); 2] = [
-            (self.ours, "Foghorn", proxy_ipvs::Ipvs::retire),
-            (true, "kube-proxy", proxy_ipvs::Ipvs::retire_kube_proxy),
-        ];
-        for (_, whose, retire) in all.into_iter().filter(|(is_meant, ..)| *is_meant) {
-            match retire() {
-                Ok(Retired::Nothing) => {}
-                Ok(Retired::Waiting(count)) => waiting += count,
-                Ok(Retired::Done) => {
-                    tracing::info!(whose, "Removed what was left of an IPVS mode");
-                }
-                Err(error) => {
-                    let error = Chain(&error);
-                    tracing::warn!(whose, %error, "What is left of an IPVS mode was not removed");
-                }
-            }
-        }
-        if waiting > 0 && !std::mem::replace(&mut self.is_said, true) {
-            tracing::info!(
-                count = waiting,
-                "Connections through IPVS live on: their servers go when they have ended"
-            );
-        }
-        waiting > 0
-    }
-}
-
-type Retire = fn() -> Result<Retired, proxy_ipvs::KernelError>;
 
 /// Removes everything of ours; whether there was anything.
 pub(crate) fn remove_all() -> anyhow::Result<bool> {

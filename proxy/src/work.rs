@@ -191,7 +191,7 @@ impl<P: DataPlane> Worker<P> {
         }
     }
 
-    /// Looks whether the kernel still holds the rules, without reading them; if not, the next job reads back.
+    /// Looks whether the kernel still holds the rules; if not, the next job reads back.
     pub fn look(&mut self) -> bool {
         let intact = self.unsure || self.plane.is_intact();
         self.unsure |= !intact;
