@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
 use config::service::Protocol;
-use network::{Answer, Connection, Family, Hosts, Transport, alone, run};
+use network::{Answer, Connection, Family, Hosts, POD_PORT, Transport, alone, run};
 use packets::{
     Plane, Scene, TALK_PORT, a_change_loses_nothing, connections_stay,
     endpoints_are_chosen_uniformly, let_pods_talk, packets,
@@ -217,10 +217,11 @@ kernel_test! {
     fn what_others_do_to_our_servers_is_mended_and_their_own_stay() {
         let scene = Scene::new();
         let mut table = scene.empty_table();
-        scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1, 2]));
+        // A server that is routed to has the port of the frontend.
+        scene.add(&mut table, 1, Family::V4, POD_PORT, scene.frontend(Family::V4, &[1, 2]));
         let mut plane = open();
         plane.settle(&table, Instant::now()).unwrap();
-        let vip = SocketAddr::new(scene.vip(Family::V4, 1), 80);
+        let vip = SocketAddr::new(scene.vip(Family::V4, 1), POD_PORT);
         let endpoint = *held().servers.into_values().next().unwrap().endpoints.keys().next().unwrap();
         let endpoint = format!("{}:{}", endpoint.address, endpoint.port);
         words("ipvsadm -A -t 203.0.113.9:80 -s wlc");
