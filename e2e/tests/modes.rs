@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,7 @@ use e2e::lab::{Lab, Options, with_lab};
 use e2e::manifest::TCP_PORT;
 use e2e::mode::Mode;
 use e2e::node::Node;
+use e2e::program::{Program, Recipe};
 use e2e::questions::at;
 use e2e::stream::{Pace, Stream};
 use e2e::wait;
@@ -82,6 +84,10 @@ fn a_change_of_the_data_plane_loses_nothing_and_leaves_nothing() -> Result<()> {
             change_under_load(&mut lab.nodes[0], address, former, plane)?;
             former = plane;
         }
+        if path == WITHOUT_IPVS {
+            let logs = lab.folder.logs();
+            return while_the_lock_is_held(&mut lab.nodes[0], &logs);
+        }
         wait::until("the last connection of IPVS", END_OF_CONNECTIONS, || {
             Ok((Holder::all_in(&lab.nodes[0].namespace)? == former.holders()).then_some(()))
         })
@@ -115,6 +121,24 @@ fn change_under_load(node: &mut Node, address: IpAddr, from: Plane, to: Plane) -
         lost.is_empty(),
         "requests were lost: {record}; {from:?} to {to:?} took from {begun:?} to {done:?}: {lost:?}"
     );
+    Ok(())
+}
+
+/// Somebody has the lock of iptables for longer than the proxy waits for it: the former rules go once it is free.
+fn while_the_lock_is_held(node: &mut Node, logs: &Path) -> Result<()> {
+    change(node, IptablesLegacy)?;
+    let recipe = Recipe::new("lock-holder", "/usr/bin/flock", &node.namespace);
+    let recipe = recipe.args(["/run/xtables.lock", "sleep", "7"]);
+    let mut holder = Program::start(recipe, logs)?;
+    let is_held = || {
+        let probe = ["-n", "/run/xtables.lock", "true"];
+        let probed = node.namespace.command("flock").args(probe).status()?;
+        Ok((!probed.success()).then_some(()))
+    };
+    wait::until("the lock of iptables", PATIENCE, is_held)?;
+    change(node, Nftables)?;
+    let ended = holder.wait(Duration::ZERO);
+    ended.context("the rules went while somebody had the lock")?;
     Ok(())
 }
 
