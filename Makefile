@@ -300,7 +300,9 @@ emulation:
 	@tools/prerequisites socat=socat ipset=ipset
 
 .PHONY: test-ipvs
-test-ipvs: build lab $(EMULATED) ## The main job and the rules after random changes with --dataplane ipvs, under qemu (IPVS_KERNEL=6.12)
+test-ipvs: build lab $(EMULATED) ## IPVS: its kernel suite, the main job and the rules after random changes, under qemu (IPVS_KERNEL=6.12)
+	@tools/prerequisites ipvsadm=ipvsadm
+	$(TIMED) 'IPVS in Linux $(IPVS_KERNEL)' $(call cargo_in_kernel,$(IPVS_KERNEL)) test --profile $(PROFILE) -p proxy-ipvs --test kernel -- --ignored --test-threads 1
 	$(TIMED) 'The main job with IPVS' env FOGHORN_SERVICES=3 $(call in_kernel_lab) --test main_job -- --ignored --nocapture
 	$(TIMED) 'Rules of IPVS after random changes' env FOGHORN_CHANGES=40 $(call in_kernel_lab) --test rules -- --ignored --nocapture
 

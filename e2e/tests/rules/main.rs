@@ -77,6 +77,11 @@ fn compare_with_a_fresh_proxy(node: &mut Node) -> Result<()> {
     wait::until_ok("the last change in the rules", patience, || {
         complete_rules(node)
     })?;
+    // A first sync may go on behind the last rule.
+    wait::until_ok("the end of the first sync", patience, || {
+        let health = ["--silent", "--fail", "http://127.0.0.1:10256/healthz"];
+        node.namespace.output("curl", &health)
+    })?;
     let incremental = wait_until_quiet(node)?;
     node.proxy_mut()?.terminate(patience)?;
     ensure!(

@@ -72,6 +72,13 @@ pub struct Timeouts {
     pub udp: Option<Duration>,
 }
 
+impl KernelError {
+    /// Whether the kernel said that something is not there.
+    pub(crate) fn is_nothing_there(&self) -> bool {
+        matches!(self, Self::Socket(error) if error.errno() == Some(Errno::ENOENT))
+    }
+}
+
 impl Kernel {
     /// Opens sockets to the kernel; nothing is changed, but the module of IPVS may be loaded.
     ///

@@ -53,18 +53,18 @@ impl Ipvs {
     pub fn settle(&mut self, table: &ForwardingTable, now: Instant) -> Result<bool, KernelError> {
         self.kernel.prepare(self.timeouts)?;
         let own = Arc::new(self.kernel.own_addresses()?);
+        let (mut held, took) = self.kernel.read_timed()?;
+        self.look.handle_read(took, now);
         let surroundings = Surroundings {
             own: Arc::clone(&own),
             scheduler: self.scheduler,
-            missing: self.ask_for_schedulers(table)?,
+            missing: self.ask_for_schedulers(table, &held)?,
         };
-        let (mut held, took) = self.kernel.read_timed()?;
-        self.look.handle_read(took, now);
         let change = held.diff(&Program::compile(table, &surroundings));
-        self.kernel.apply(&change.before)?;
+        self.apply(&change.before)?;
         self.rules.forward_by(Forwarder::Ipvs { own });
         let other_rules = self.rules.settle(table)?;
-        self.kernel.apply(&change.after)?;
+        self.apply(&change.after)?;
         for command in change.before.iter().chain(&change.after) {
             held.apply(command);
         }
@@ -86,16 +86,15 @@ impl Ipvs {
     ) -> Result<bool, KernelError> {
         let named = changed_frontends(table, changes);
         let named = named.iter().filter_map(|changed| changed.after?.scheduler);
-        let named: BTreeSet<Scheduler> = named.collect();
-        for scheduler in named {
+        for scheduler in named.collect::<BTreeSet<_>>() {
             if !self.has_scheduler(scheduler)? {
                 self.mirror.handle_missing(scheduler);
             }
         }
         let Change { before, after } = self.mirror.update(table, changes);
-        self.kernel.apply(&before)?;
+        self.apply(&before)?;
         let other_rules = self.rules.update(table, changes)?;
-        self.kernel.apply(&after)?;
+        self.apply(&after)?;
         for command in &after {
             if let Command::SetWeight(key, _, 0) = command {
                 self.draining.handle_begun(*key, now);
@@ -109,21 +108,21 @@ impl Ipvs {
         &self.mirror.surroundings().missing
     }
 
-    /// Asks anew for those that the table names; those that are missing.
+    /// Asks anew for those that the table names, but for those in use; the ones that are missing. The one for all other
+    /// Services is not asked for: without it nothing is served anyway.
     fn ask_for_schedulers(
         &mut self,
         table: &ForwardingTable,
+        held: &Program,
     ) -> Result<BTreeSet<Scheduler>, KernelError> {
-        self.schedulers.clear();
-        if !self.has_scheduler(self.scheduler)? {
-            return Err(KernelError::NoScheduler(self.scheduler));
-        }
+        let used = held.servers.values().map(|server| server.scheduler);
+        let used = used.chain([self.scheduler]);
+        self.schedulers = used.map(|scheduler| (scheduler, true)).collect();
         let named = effective(table).filter_map(|(_, frontend)| frontend.scheduler);
-        let named: BTreeSet<Scheduler> = named.collect();
-        let mut missing = BTreeSet::new();
-        for scheduler in named {
-            if !self.has_scheduler(scheduler)? {
-                missing.insert(scheduler);
+        let mut missing = named.collect::<BTreeSet<_>>();
+        for scheduler in missing.clone() {
+            if self.has_scheduler(scheduler)? {
+                missing.remove(&scheduler);
             }
         }
         Ok(missing)
@@ -136,6 +135,19 @@ impl Ipvs {
         let found = self.kernel.has_scheduler(scheduler)?;
         self.schedulers.insert(scheduler, found);
         Ok(found)
+    }
+
+    fn apply(&mut self, commands: &[Command]) -> Result<(), KernelError> {
+        self.kernel.apply(commands).map_err(|error| {
+            // Of a scheduler that it lacks the kernel says the same as of much else.
+            let lacks_it = error.is_nothing_there()
+                && matches!(self.kernel.has_scheduler(self.scheduler), Ok(false));
+            if lacks_it {
+                KernelError::NoScheduler(self.scheduler)
+            } else {
+                error
+            }
+        })
     }
 
     /// What the kernel holds for the table, in lines for people: the rules before IPVS, its virtual servers, and the addresses
