@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::capture::Capture;
 use crate::client::{Question, Target};
@@ -45,10 +45,10 @@ impl Bystander {
         Ok(bystander)
     }
 
-    /// The time on the clock of its records.
-    pub fn now(&self) -> Duration {
-        let mut clocks = self.streams.values();
-        clocks.next().map(Stream::now).unwrap_or_default()
+    /// The time on the clock of this address's record: each counts from its own start.
+    pub fn now(&self, vip: IpAddr) -> Result<Duration> {
+        let stream = self.streams.get(&vip);
+        Ok(stream.with_context(|| format!("nobody asks {vip}"))?.now())
     }
 
     /// Stops; what each address answered, if the addresses are where they were.

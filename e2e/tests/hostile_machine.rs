@@ -218,7 +218,10 @@ fn claims_are_answered_and_named(
 ) -> Result<()> {
     let conflicts = counted(lab, "foghorn_speaker_conflicts_total")?;
     let bystander = Bystander::start(lab, vips)?;
-    let claimed = bystander.now();
+    let claimed: BTreeMap<_, _> = vips
+        .iter()
+        .map(|&vip| Ok((vip, bystander.now(vip)?)))
+        .collect::<Result<_>>()?;
     for &vip in vips {
         match vip {
             IpAddr::V4(vip) => send_frames(machine, [arp(1, MAC, vip, vip)])?,
@@ -234,7 +237,7 @@ fn claims_are_answered_and_named(
         })?;
     }
     for (vip, record) in bystander.stop(lab)? {
-        let last = record.last_loss().unwrap_or_default();
+        let (last, claimed) = (record.last_loss().unwrap_or_default(), claimed[&vip]);
         println!("{vip} was claimed: {record}; the owner defended it");
         ensure!(
             last < claimed + DISTURBED,
