@@ -128,6 +128,7 @@ simulate: prerequisites ## Many stories of speakers on a simulated LAN, with eve
 
 .PHONY: test-kernel
 test-kernel: prerequisites ## What our programs ask of the kernel, in network namespaces
+	@tools/legacy-iptables
 	$(TIMED) 'Kernel suites' $(CARGO_IN_NAMESPACES) test --profile $(PROFILE) --workspace --exclude e2e --exclude handbook --exclude proxy-ipvs --lib --bins --tests -- --ignored --test-threads 1 --skip in_a_debian_kernel
 
 # Builds outside; runs each test program in one of Debian's kernels.
@@ -260,6 +261,7 @@ test-differential: build lab ## The proxy beside the real kube-proxy: random Ser
 
 .PHONY: test-differential-iptables
 test-differential-iptables: build lab ## The same with both in their iptables modes, ours in either back end
+	@tools/legacy-iptables
 	$(TIMED) 'Beside kube-proxy, both with iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=80 FOGHORN_FLOWS=60 \
 		FOGHORN_PROXY_ARGUMENTS='--iptables-backend nft' $(IN_LAB) --test differential -- --ignored --nocapture
 	$(TIMED) 'Beside kube-proxy, ours with legacy iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=80 FOGHORN_FLOWS=60 \
@@ -272,6 +274,7 @@ test-differential-ipvs: build lab $(EMULATED) ## The same with both in their IPV
 
 .PHONY: test-replacement
 test-replacement: build lab ## kube-proxy replaced by ours under load, and put back
+	@tools/legacy-iptables
 	$(TIMED) 'kube-proxy replaced, and back' $(IN_LAB) --test replacement -- --ignored --nocapture
 
 .PHONY: differential
@@ -281,6 +284,7 @@ differential: build lab ## The same with 100 000 flows over 1000 tables (TABLES=
 
 .PHONY: test-iptables
 test-iptables: build lab ## The main job and the rules after random changes with --dataplane iptables, in both back ends
+	@tools/legacy-iptables
 	$(TIMED) 'The main job with iptables, nf_tables' env FOGHORN_PROXY_ARGUMENTS='--dataplane iptables --iptables-backend nft' \
 		$(IN_LAB) --test main_job -- --ignored --nocapture
 	$(TIMED) 'The main job with iptables, legacy' env FOGHORN_PROXY_ARGUMENTS='--dataplane iptables --iptables-backend legacy' \
@@ -366,6 +370,7 @@ OCI := $(TARGET)/oci$(if $(IPTABLES),-iptables)
 .PHONY: image
 image: prerequisites ## The image as an OCI layout, static and reproducible, without a container daemon (ARCHITECTURES='x86_64 aarch64'; IPTABLES=1 with iptables in it)
 	@tools/prerequisites musl-gcc=musl-tools $(FOREIGN)
+	$(if $(IPTABLES),@tools/legacy-iptables)
 	$(TIMED) 'Image' env IPTABLES=$(IPTABLES) tools/image $(OCI) $(ARCHITECTURES)
 	$(TIMED) 'Check of the image' env IPTABLES=$(IPTABLES) tools/check-image $(OCI) $(ARCHITECTURES)
 
@@ -390,6 +395,7 @@ $(TOOLS)/krew/krew: tools/krew/go.mod | prerequisites
 
 .PHONY: check-image
 check-image: prerequisites ## How images are made and checked, in seconds: small programs stand for ours, and what is wrong is seen (IPTABLES=1)
+	$(if $(IPTABLES),@tools/legacy-iptables)
 	$(TIMED) 'Faults of images' env IPTABLES= tools/image-faults $(if $(IPTABLES),--iptables)
 
 .PHONY: build
