@@ -16,6 +16,7 @@ cd "$here/traefik"
 # Traefik is built with a lego that knows no DNS provider, in place of the client libraries of 200 of them.
 lego=github.com/go-acme/lego/v5@$(sed -n 's#^[[:space:]]*github.com/go-acme/lego/v5 \(v[^ ]*\).*#\1#p' go.mod)
 original=$(cd / && GOWORK=off go mod download -json "$lego" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p')
+[ -n "$original" ] || { echo "$0: $lego cannot be had" >&2; exit 1; }
 if [ "$(cat lego/.version 2>/dev/null)" != "$lego" ]; then
     rm -rf lego
     mkdir lego
