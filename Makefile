@@ -53,7 +53,7 @@ test: check-format lint check-chart check-handbook test-unit test-kernel test-ma
 .PHONY: check-format
 check-format: prerequisites
 	$(TIMED) 'Format' $(CARGO) fmt --all --check
-	@unformatted=$$(gofmt -l e2e/kubernetes); [ -z "$$unformatted" ] || { echo "gofmt wants changes in: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l e2e/kubernetes) || exit 1; [ -z "$$unformatted" ] || { echo "gofmt wants changes in: $$unformatted"; exit 1; }
 
 .PHONY: lint
 lint: prerequisites
