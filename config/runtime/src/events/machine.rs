@@ -54,7 +54,7 @@ pub struct Event {
     pub severity: Severity,
     /// Why, in one word of CamelCase.
     pub reason: String,
-    /// What, for people; cut at 1024 octets, as the API demands.
+    /// What, for people; cut at 1024 octets.
     pub note: String,
 }
 
@@ -134,7 +134,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 const FORGET: Duration = Duration::from_mins(30);
 /// At this many remembered Events, half of them are forgotten.
 const REMEMBERED: usize = 4096;
-/// The API server refuses longer notes.
+/// Longer ones are no help to anybody, and `events.k8s.io` would refuse them.
 const LONGEST_NOTE: usize = 1024;
 
 impl Recorder {
