@@ -1,15 +1,16 @@
 //! The accounts of Foghorn's programs: each program runs with the rights that the manifests give it, and with no others.
 //! And those of others, who ask the API server for something.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::audit;
+use crate::audit::{self, Asked};
 use crate::control_plane::server;
 use crate::folder::RunFolder;
 use crate::installation::NAMESPACE;
@@ -44,19 +45,28 @@ impl Lab {
         if !self.folder.accounts().exists() || !self.folder.audit().exists() {
             return Ok(());
         }
-        for (account, asked) in audit::asked(&self.folder)? {
-            // An API server that has just started refuses for a moment what it has not read yet.
-            let mut lacks = asked.forbidden.difference(&asked.allowed).peekable();
-            if lacks.peek().is_some() {
-                let lacks: Vec<String> = lacks.map(ToString::to_string).collect();
-                bail!(
-                    "the account {account} lacks the right to {}",
-                    lacks.join(", ")
-                );
-            }
-        }
-        Ok(())
+        expect_enough(&audit::asked(&self.folder)?)
     }
+}
+
+/// Fails if an account was refused what it never got, or if the API server wrote down nothing to tell that by.
+fn expect_enough(accounts: &BTreeMap<String, Asked>) -> Result<()> {
+    ensure!(
+        !accounts.is_empty(),
+        "the API server wrote down nothing that an account asked for"
+    );
+    for (account, asked) in accounts {
+        // An API server that has just started refuses for a moment what it has not read yet.
+        let mut lacks = asked.forbidden.difference(&asked.allowed).peekable();
+        if lacks.peek().is_some() {
+            let lacks: Vec<String> = lacks.map(ToString::to_string).collect();
+            bail!(
+                "the account {account} lacks the right to {}",
+                lacks.join(", ")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Writes what the manifests have of accounts and rights into one file, to be applied.
@@ -173,7 +183,42 @@ const TOKEN_SECONDS: u32 = 7 * 24 * 3600;
 
 #[cfg(test)]
 mod tests {
+    use crate::audit::Right;
+
     use super::*;
+
+    #[test]
+    fn an_account_has_enough_if_it_got_what_it_was_refused_and_something_was_written_down() {
+        let right = |verb: &str| Right {
+            group: String::new(),
+            resource: "services".to_owned(),
+            verb: verb.to_owned(),
+        };
+        let asked = |allowed: &[&str], forbidden: &[&str]| {
+            let rights = |verbs: &[&str]| verbs.iter().map(|verb| right(verb)).collect();
+            let asked = Asked {
+                allowed: rights(allowed),
+                forbidden: rights(forbidden),
+            };
+            BTreeMap::from([("foghorn-proxy".to_owned(), asked)])
+        };
+        for (accounts, expected) in [
+            (asked(&["list"], &[]), "enough"),
+            (asked(&["list", "watch"], &["list"]), "enough"),
+            (
+                asked(&["list"], &["watch", "patch"]),
+                "the account foghorn-proxy lacks the right to patch services, watch services",
+            ),
+            (
+                BTreeMap::new(),
+                "the API server wrote down nothing that an account asked for",
+            ),
+        ] {
+            let outcome = expect_enough(&accounts).map(|()| "enough".to_owned());
+            let outcome = outcome.unwrap_or_else(|error| error.to_string());
+            assert_eq!(outcome, expected);
+        }
+    }
 
     #[test]
     fn accounts_and_rights_are_told_from_the_rest() {
