@@ -25,8 +25,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Whoever listens answers in a millisecond.
 const SHORT: Duration = Duration::from_millis(300);
-/// The ports of metrics, `/debug` and `/status`, and the speaker's health.
-const ADMINISTRATION: [u16; 4] = [7472, 7474, 7475, 10249];
+/// The port of the controller's metrics and `/debug`.
+const CONTROLLER: u16 = 7472;
+/// On each node: metrics, `/debug` and `/status` of the speaker, its health, metrics and `/debug` of the proxy.
+const ON_NODES: [u16; 3] = [SPEAKER, 7475, 10249];
 /// The health of controller and proxy.
 const HEALTH: [u16; 2] = [7473, 10256];
 const SERVICE: &str = "/api/v1/namespaces/default/services/web";
@@ -92,13 +94,24 @@ fn other_ports_are_refused(lab: &Lab, pod: &Namespace, vips: &[IpAddr]) -> Resul
 }
 
 fn administration_is_out_of_reach(lab: &Lab, from: &[&Namespace]) -> Result<()> {
+    // All of it is there: on loopback.
+    is_there(&lab.outer, CONTROLLER)?;
+    Metrics::read(&lab.outer, CONTROLLER)?;
+    for node in &lab.nodes {
+        for port in ON_NODES {
+            is_there(&node.namespace, port)?;
+        }
+        for port in [SPEAKER, 10249] {
+            Metrics::read(&node.namespace, port)?;
+        }
+    }
     let mut count = 0;
     for (address, port) in hosts().into_iter().flat_map(|address| {
-        let ports = ADMINISTRATION.into_iter();
+        let ports = std::iter::once(CONTROLLER).chain(ON_NODES);
         ports.map(move |port| (address, port))
     }) {
         for namespace in from {
-            let outcome = connect(namespace, at(address, port))?;
+            let outcome = connect_within(namespace, at(address, port), PATIENCE)?;
             ensure!(
                 outcome == Err(ErrorKind::ConnectionRefused),
                 "{} at {address}, port {port}: {outcome:?}",
@@ -106,12 +119,6 @@ fn administration_is_out_of_reach(lab: &Lab, from: &[&Namespace]) -> Result<()> 
             );
             count += 1;
         }
-    }
-    // They are there: on loopback.
-    Metrics::read(&lab.outer, ADMINISTRATION[0])?;
-    for node in &lab.nodes {
-        Metrics::read(&node.namespace, SPEAKER)?;
-        Metrics::read(&node.namespace, ADMINISTRATION[3])?;
     }
     println!("{count} tries at ports for metrics, /debug and /status were refused");
     Ok(())
@@ -216,8 +223,8 @@ fn loopback_of_a_node_is_out_of_reach(machine: &Namespace) -> Result<()> {
             "route replace 127.0.0.1/32 via {} src 192.168.1.66 dev {INTERFACE}",
             node.ipv4()
         ))?;
-        for port in [7474, 7475, 10249] {
-            let outcome = connect(machine, at(loopback, port))?;
+        for port in ON_NODES {
+            let outcome = connect_within(machine, at(loopback, port), SHORT)?;
             ensure!(
                 outcome.is_err(),
                 "port {port} of loopback of {node} answers"
@@ -238,11 +245,15 @@ fn hosts() -> Vec<IpAddr> {
         .collect()
 }
 
-/// Connects; the kind of the error if that fails.
-fn connect(from: &Namespace, to: SocketAddr) -> Result<Result<(), ErrorKind>> {
-    connect_within(from, to, SHORT)
+/// Fails unless somebody listens to a port on loopback.
+fn is_there(host: &Namespace, port: u16) -> Result<()> {
+    let outcome = connect_within(host, at(Ipv4Addr::LOCALHOST.into(), port), PATIENCE)?;
+    let name = host.name();
+    ensure!(outcome.is_ok(), "nobody listens to port {port} of {name}");
+    Ok(())
 }
 
+/// Connects; the kind of the error if that fails.
 fn connect_within(
     from: &Namespace,
     to: SocketAddr,
