@@ -98,10 +98,30 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 
 /// What cannot be told from nothing: the prober tries each 0.2 ms.
 const LEAST_MILLISECONDS: f64 = 0.1;
-const COLORS: [RGBColor; 5] = [
+/// One for each contender there is.
+const COLORS: [RGBColor; 9] = [
     RGBColor(0x0b, 0x6e, 0x4f),
     RGBColor(0xc0, 0x39, 0x2b),
     RGBColor(0xe6, 0x7e, 0x22),
     RGBColor(0x29, 0x80, 0xb9),
     RGBColor(0x8e, 0x44, 0xad),
+    RGBColor(0x7f, 0x8c, 0x8d),
+    RGBColor(0xf1, 0xc4, 0x0f),
+    RGBColor(0x2c, 0x3e, 0x50),
+    RGBColor(0xd9, 0x80, 0xb8),
 ];
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn every_contender_has_a_color_of_its_own() {
+        assert_eq!(Contender::value_variants().len(), COLORS.len());
+        for (number, color) in COLORS.iter().enumerate() {
+            assert!(!COLORS[..number].contains(color), "{color:?}");
+        }
+    }
+}
