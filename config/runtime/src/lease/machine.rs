@@ -218,7 +218,11 @@ impl Elector {
         let led = self.leading_since_renewal.is_some();
         self.depose();
         self.state = State::Retired;
-        let (record, _) = self.seen.as_ref().filter(|_| led)?;
+        let (record, _) = self.seen.as_ref()?;
+        // Without the version, which nobody knows after a failure, a write is refused: then the lease runs out.
+        if !led || record.version.is_empty() {
+            return None;
+        }
         let claim = Claim {
             holder: String::new(),
             duration: RELEASED,
@@ -522,5 +526,11 @@ mod tests {
         let mut world = World::new(2);
         world.run(3);
         assert_eq!(world.candidates[1].elector.handle_retirement(), None);
+        // One who does not know the version of what it leads by could only write what is refused.
+        world.api.away = true;
+        world.run(3);
+        let leader = &mut world.candidates[0].elector;
+        assert!(leader.leads_until().is_some());
+        assert_eq!(leader.handle_retirement(), None);
     }
 }
