@@ -38,29 +38,53 @@ pub(crate) enum Contender {
     IpvsFast,
 }
 
+/// Whose a contender is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whose {
+    Ours,
+    KubeProxy,
+    /// kube-proxy that takes a change as soon as it comes.
+    KubeProxyFast,
+}
+
 impl Contender {
+    /// What the tables call it, by which part of the kernel it forwards, and whose it is.
+    const fn facts(self) -> (&'static str, Mode, Whose) {
+        use Mode::{Iptables, Ipvs, Nftables};
+        use Whose::{KubeProxy, KubeProxyFast, Ours};
+        match self {
+            Self::Foghorn => ("foghorn-proxy", Nftables, Ours),
+            Self::FoghornIptables => ("foghorn-proxy iptables", Iptables, Ours),
+            Self::FoghornIpvs => ("foghorn-proxy ipvs", Ipvs, Ours),
+            Self::Nftables => ("kube-proxy nftables", Nftables, KubeProxy),
+            Self::NftablesFast => (
+                "kube-proxy nftables, minSyncPeriod 1 ms",
+                Nftables,
+                KubeProxyFast,
+            ),
+            Self::Iptables => ("kube-proxy iptables", Iptables, KubeProxy),
+            Self::IptablesFast => (
+                "kube-proxy iptables, minSyncPeriod 1 ms",
+                Iptables,
+                KubeProxyFast,
+            ),
+            Self::Ipvs => ("kube-proxy ipvs", Ipvs, KubeProxy),
+            Self::IpvsFast => ("kube-proxy ipvs, minSyncPeriod 1 ms", Ipvs, KubeProxyFast),
+        }
+    }
+
     /// What the tables call it.
     pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Foghorn => "foghorn-proxy",
-            Self::FoghornIptables => "foghorn-proxy iptables",
-            Self::FoghornIpvs => "foghorn-proxy ipvs",
-            Self::Nftables => "kube-proxy nftables",
-            Self::NftablesFast => "kube-proxy nftables, minSyncPeriod 1 ms",
-            Self::Iptables => "kube-proxy iptables",
-            Self::IptablesFast => "kube-proxy iptables, minSyncPeriod 1 ms",
-            Self::Ipvs => "kube-proxy ipvs",
-            Self::IpvsFast => "kube-proxy ipvs, minSyncPeriod 1 ms",
-        }
+        self.facts().0
     }
 
     /// By which part of the kernel it forwards.
     pub(crate) const fn mode(self) -> Mode {
-        match self {
-            Self::Foghorn | Self::Nftables | Self::NftablesFast => Mode::Nftables,
-            Self::FoghornIptables | Self::Iptables | Self::IptablesFast => Mode::Iptables,
-            Self::FoghornIpvs | Self::Ipvs | Self::IpvsFast => Mode::Ipvs,
-        }
+        self.facts().1
+    }
+
+    const fn whose(self) -> Whose {
+        self.facts().2
     }
 
     /// Ours in a mode.
@@ -74,15 +98,7 @@ impl Contender {
 
     /// Whether it is ours.
     pub(crate) fn is_ours(self) -> bool {
-        self == Self::ours(self.mode())
-    }
-
-    /// Whether it takes a change as soon as it comes.
-    const fn is_fast(self) -> bool {
-        matches!(
-            self,
-            Self::NftablesFast | Self::IptablesFast | Self::IpvsFast
-        )
+        self.whose() == Whose::Ours
     }
 
     /// Starts it on the first node.
@@ -112,10 +128,9 @@ impl Contender {
 
     /// How long the time since the last change must be, so that a change finds it idle.
     pub(crate) fn rest(self) -> Duration {
-        if self.is_ours() || self.is_fast() {
-            Duration::from_millis(100)
-        } else {
-            Duration::from_millis(1100)
+        match self.whose() {
+            Whose::Ours | Whose::KubeProxyFast => Duration::from_millis(100),
+            Whose::KubeProxy => Duration::from_millis(1100),
         }
     }
 
@@ -124,45 +139,54 @@ impl Contender {
     /// kube-proxy hands all of them to `nft`, as one message to the kernel. In a user namespace that message is limited
     /// by `net.core.wmem_max`, and it has about 4 KiB for each Service.
     pub(crate) fn most_services_at_once(self) -> u32 {
-        match self {
-            Self::Nftables | Self::NftablesFast if !is_really_root() => 1000,
-            _ => u32::MAX,
+        if !self.is_ours() && self.mode() == Mode::Nftables && !is_really_root() {
+            1000
+        } else {
+            u32::MAX
         }
     }
 
     fn recipe(self, lab: &Lab) -> Result<Recipe> {
-        let number = first_node()?;
-        let node = lab.node(number)?;
-        let kubeconfig = if self.is_ours() {
-            lab.kubeconfig_of("foghorn-proxy")?
-        } else {
-            lab.control_plane.kubeconfig()
-        };
-        let kubeconfig = kubeconfig.display();
-        let mode = self.mode().name();
-        if self.is_ours() {
-            let file = lab.binaries.foghorn("foghorn-proxy")?;
-            let recipe = Recipe::new("foghorn-proxy", file, &node.namespace)
-                .args(["--dataplane", mode, "--cluster-cidr", CLUSTER_CIDR])
-                .args(["--kubeconfig", &kubeconfig.to_string()])
-                .args(["--node-name", &number.name()])
-                .args(["--speaker-socket", "/run/foghorn-bench/proxy.sock"]);
-            return Ok(match self.mode() {
-                Mode::Nftables | Mode::Ipvs => recipe,
-                // iptables-restore needs what kube-proxy's nft needs.
-                Mode::Iptables => recipe.env("LD_PRELOAD", send_buffer::library(lab)?),
-            });
+        match self.whose() {
+            Whose::Ours => recipe_of_ours(lab, self.mode()),
+            Whose::KubeProxy => recipe_of_kube_proxy(lab, self.mode(), ""),
+            Whose::KubeProxyFast => {
+                let more = format!("{}: {{minSyncPeriod: 1ms}}\n", self.mode().name());
+                recipe_of_kube_proxy(lab, self.mode(), &more)
+            }
         }
-        let more = if self.is_fast() {
-            format!("{mode}: {{minSyncPeriod: 1ms}}\n")
-        } else {
-            String::new()
-        };
-        let file = lab.folder.path().join(format!("{mode}{}.yaml", more.len()));
-        fs::write(
-            &file,
-            format!(
-                "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+    }
+}
+
+fn recipe_of_ours(lab: &Lab, mode: Mode) -> Result<Recipe> {
+    let number = first_node()?;
+    let node = lab.node(number)?;
+    let kubeconfig = lab.kubeconfig_of("foghorn-proxy")?;
+    let file = lab.binaries.foghorn("foghorn-proxy")?;
+    let recipe = Recipe::new("foghorn-proxy", file, &node.namespace)
+        .args(["--dataplane", mode.name(), "--cluster-cidr", CLUSTER_CIDR])
+        .args(["--kubeconfig", &kubeconfig.display().to_string()])
+        .args(["--node-name", &number.name()])
+        .args(["--speaker-socket", "/run/foghorn-bench/proxy.sock"]);
+    Ok(match mode {
+        Mode::Nftables | Mode::Ipvs => recipe,
+        // iptables-restore needs what kube-proxy's nft needs.
+        Mode::Iptables => recipe.env("LD_PRELOAD", send_buffer::library(lab)?),
+    })
+}
+
+/// kube-proxy with `more` in its file.
+fn recipe_of_kube_proxy(lab: &Lab, mode: Mode, more: &str) -> Result<Recipe> {
+    let number = first_node()?;
+    let node = lab.node(number)?;
+    let kubeconfig = lab.control_plane.kubeconfig();
+    let kubeconfig = kubeconfig.display();
+    let mode = mode.name();
+    let file = lab.folder.path().join(format!("{mode}{}.yaml", more.len()));
+    fs::write(
+        &file,
+        format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: {mode}
 hostnameOverride: {number}
@@ -170,19 +194,18 @@ clusterCIDR: {CLUSTER_CIDR}
 clientConnection: {{kubeconfig: {kubeconfig}}}
 conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
 {more}"
-            ),
-        )?;
-        let name = format!(
-            "kube-proxy-{}",
-            file.file_stem().unwrap_or_default().display()
-        );
-        let arguments = ["kube-proxy", "--config", &file.display().to_string()];
-        Ok(
-            Recipe::new(name, lab.binaries.kubernetes()?, &node.namespace)
-                .args(arguments)
-                .env("LD_PRELOAD", send_buffer::library(lab)?),
-        )
-    }
+        ),
+    )?;
+    let name = format!(
+        "kube-proxy-{}",
+        file.file_stem().unwrap_or_default().display()
+    );
+    let arguments = ["kube-proxy", "--config", &file.display().to_string()];
+    Ok(
+        Recipe::new(name, lab.binaries.kubernetes()?, &node.namespace)
+            .args(arguments)
+            .env("LD_PRELOAD", send_buffer::library(lab)?),
+    )
 }
 
 /// A contender that runs.
@@ -256,3 +279,20 @@ fn is_really_root() -> bool {
 }
 
 const PATIENCE: Duration = Duration::from_secs(180);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mode_has_one_of_ours_and_two_of_kube_proxy() {
+        for mode in Mode::ALL {
+            let ours = Contender::ours(mode);
+            assert!(ours.is_ours() && ours.mode() == mode, "{ours:?}");
+            let all = Contender::value_variants().iter();
+            let others = all.filter(|one| one.mode() == mode && **one != ours);
+            let others: Vec<_> = others.map(|one| one.whose()).collect();
+            assert_eq!(others, [Whose::KubeProxy, Whose::KubeProxyFast]);
+        }
+    }
+}
