@@ -130,7 +130,7 @@ impl Peers {
             .peers
             .iter()
             .filter(|(_, peer)| !peer.is_heard())
-            .min_by_key(|(_, peer)| peer.last_heard)
+            .min_by_key(|(_, peer)| peer.last_heard())
             .map(|(node, _)| node.clone())
             .ok_or(Rejection::TooManyPeers)?;
         self.peers.remove(&oldest);
@@ -144,9 +144,7 @@ impl Peers {
 
     /// All peers that were ever heard.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
-        self.peers
-            .iter()
-            .filter(|(_, peer)| peer.incarnation.is_some())
+        self.peers.iter().filter(|(_, peer)| peer.was_heard())
     }
 
     /// The peers that are heard on at least one link.
@@ -156,9 +154,7 @@ impl Peers {
 
     /// The peer one of whose links has this hardware address.
     pub fn with_mac(&self, mac: MacAddr) -> Option<(&NodeName, &Peer)> {
-        self.peers
-            .iter()
-            .find(|(_, peer)| peer.sessions.values().any(|session| session.mac == mac))
+        self.peers.iter().find(|(_, peer)| peer.has_mac(mac))
     }
 
     /// A heard peer other than `node` that says that it hears `node`.
@@ -171,7 +167,7 @@ impl Peers {
 
     /// Whether somebody sends authentic heartbeats without having proven yet that they are of now.
     pub fn any_unproven(&self) -> bool {
-        self.peers.values().any(|peer| !peer.unproven.is_empty())
+        self.peers.values().any(Peer::is_to_be_proven)
     }
 
     /// What to echo on `link`.
@@ -185,75 +181,44 @@ impl Peers {
     /// The peers whose tables this speaker has to ask for.
     pub fn wanted(&self, most: usize) -> Vec<NodeId> {
         self.heard()
-            .filter(|(_, peer)| peer.differs_since.is_some())
-            .map(|(_, peer)| peer.id)
+            .filter(|(_, peer)| peer.differs_since().is_some())
+            .map(|(_, peer)| peer.id())
             .take(most)
             .collect()
     }
 
     /// Ends the sessions whose time is over by `now`, and names the peers concerned.
     pub fn expire(&mut self, now: Time) -> Vec<NodeName> {
-        let mut silent = Vec::new();
-        for (node, peer) in &mut self.peers {
-            let mut any = false;
-            for session in peer.sessions.values_mut() {
-                if session.heard && session.deadline <= now {
-                    session.heard = false;
-                    any = true;
-                }
-            }
-            if any {
-                silent.push(node.clone());
-            }
-            peer.unproven
-                .retain(|_, unproven| now.since(unproven.at) < UNPROVEN_KEPT);
-        }
+        let silent = self.whoever(|peer| peer.expire(now));
         self.peers
-            .retain(|_, peer| peer.incarnation.is_some() || !peer.unproven.is_empty());
+            .retain(|_, peer| peer.was_heard() || peer.is_to_be_proven());
         silent
     }
 
     /// Gives every heard peer time until `deadline`: this speaker was away and cannot judge.
     pub fn spare_until(&mut self, deadline: Time) {
-        for session in self.sessions_mut().filter(|session| session.heard) {
-            session.deadline = session.deadline.max(deadline);
+        for peer in self.peers.values_mut() {
+            peer.spare_until(deadline);
         }
     }
 
     /// Forgets that anybody was heard on `link`, which is gone or down; names the peers concerned.
     pub fn forget_link(&mut self, link: LinkIndex) -> Vec<NodeName> {
-        let mut silent = Vec::new();
-        for (node, peer) in &mut self.peers {
-            peer.unproven.remove(&link);
-            let sessions = peer
-                .sessions
-                .iter_mut()
-                .filter(|((local, _), _)| *local == link);
-            let mut any = false;
-            for (_, session) in sessions {
-                any |= std::mem::take(&mut session.heard);
-            }
-            if any {
-                silent.push(node.clone());
-            }
-        }
-        silent
+        self.whoever(|peer| peer.forget_link(link))
     }
 
     /// When the next session ends, if nothing more is heard.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.peers
-            .values()
-            .flat_map(|peer| peer.sessions.values())
-            .filter(|session| session.heard)
-            .map(|session| session.deadline)
-            .min()
+        self.peers.values().filter_map(Peer::next_deadline).min()
     }
 
-    fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
-        self.peers
-            .values_mut()
-            .flat_map(|peer| peer.sessions.values_mut())
+    /// Changes all of them; the names of those for which `change` says so.
+    fn whoever(&mut self, mut change: impl FnMut(&mut Peer) -> bool) -> Vec<NodeName> {
+        let concerned = self
+            .peers
+            .iter_mut()
+            .filter_map(|(node, peer)| change(peer).then_some(node));
+        concerned.cloned().collect()
     }
 }
 
@@ -290,6 +255,21 @@ impl Peer {
         self.sessions
             .iter()
             .any(|((local, _), session)| *local == link && session.heard)
+    }
+
+    /// Whether it was ever heard.
+    fn was_heard(&self) -> bool {
+        self.incarnation.is_some()
+    }
+
+    /// Whether it sends authentic heartbeats without having proven yet that they are of now.
+    fn is_to_be_proven(&self) -> bool {
+        !self.unproven.is_empty()
+    }
+
+    /// Whether one of its links has this hardware address.
+    fn has_mac(&self, mac: MacAddr) -> bool {
+        self.sessions.values().any(|session| session.mac == mac)
     }
 
     /// What it does, or did when it was last heard, about `vip`.
@@ -448,6 +428,47 @@ impl Peer {
             heard: heard.is_some_and(|echo| echo.heard),
         });
         heard.into_iter().chain(unproven)
+    }
+
+    /// Ends the sessions whose time is over by `now`; says whether there were any.
+    fn expire(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for session in self.sessions.values_mut() {
+            if session.heard && session.deadline <= now {
+                session.heard = false;
+                any = true;
+            }
+        }
+        self.unproven
+            .retain(|_, unproven| now.since(unproven.at) < UNPROVEN_KEPT);
+        any
+    }
+
+    /// Gives its sessions time until `deadline`.
+    fn spare_until(&mut self, deadline: Time) {
+        let sessions = self.sessions.values_mut();
+        for session in sessions.filter(|session| session.heard) {
+            session.deadline = session.deadline.max(deadline);
+        }
+    }
+
+    /// Forgets that it was heard on `link`; says whether it was.
+    fn forget_link(&mut self, link: LinkIndex) -> bool {
+        self.unproven.remove(&link);
+        let mut any = false;
+        for ((local, _), session) in &mut self.sessions {
+            if *local == link {
+                any |= std::mem::take(&mut session.heard);
+            }
+        }
+        any
+    }
+
+    /// When its next session ends, if nothing more is heard.
+    fn next_deadline(&self) -> Option<Time> {
+        let sessions = self.sessions.values();
+        let heard = sessions.filter(|session| session.heard);
+        heard.map(|session| session.deadline).min()
     }
 
     /// The start of the peer that has not proven itself yet on this link, if any.
