@@ -1,187 +1,22 @@
-//! Whatever a page tells its reader to type is what our programs, the Makefile and the chart know.
+//! Whether a command, a value or an object is one.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "all of this is a test"
-)]
-
-use std::collections::BTreeSet;
 use std::fs;
 
+use clap::Parser as _;
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
-use handbook::{Command, Page, Snippet, pages, root};
+use handbook::{Command, Snippet, root};
 use serde_json::Value;
-
-#[test]
-fn every_command_is_one() {
-    let (mut count, mut wrong) = (0, Vec::new());
-    for block in every(Page::blocks) {
-        if block.language != "console" {
-            continue;
-        }
-        match Command::of_block(&block) {
-            Ok(commands) => {
-                for command in commands {
-                    count += 1;
-                    wrong.extend(check(&command, Strictness::Whole).err());
-                }
-            }
-            Err(error) => wrong.push(error),
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 50, "only {count} commands: are they found?");
-}
-
-#[test]
-fn every_command_in_a_sentence_is_one() {
-    let (mut count, mut wrong) = (0, Vec::new());
-    for span in every(Page::spans) {
-        let first = span.text.split_whitespace().next().unwrap_or_default();
-        if first == span.text && !first.starts_with("tools/")
-            || !is_ours(first)
-            || span.text.contains('…')
-        {
-            continue;
-        }
-        count += 1;
-        let commands = Command::of_line(&span.place, &span.text).unwrap();
-        wrong.extend(
-            commands
-                .iter()
-                .filter_map(|command| check(command, Strictness::Named).err()),
-        );
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 80, "only {count} commands: are they found?");
-}
-
-#[test]
-fn every_argument_in_a_sentence_is_one_of_a_program() {
-    let known = arguments();
-    let (mut count, mut wrong) = (0, Vec::new());
-    for span in every(Page::spans) {
-        let Some(name) = span.text.strip_prefix("--") else {
-            continue;
-        };
-        let end = name.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
-        let name = &name[..end.unwrap_or(name.len())];
-        count += 1;
-        if name == "set" {
-            wrong.extend(check_values(&span.place, &words(&span)).err());
-        } else if !known.contains(name) && !OF_OTHERS.contains(&name) {
-            wrong.push(format!(
-                "{}: no program has the argument --{name}",
-                span.place
-            ));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 80, "only {count} arguments: are they found?");
-}
-
-#[test]
-fn every_value_of_the_chart_in_a_sentence_is_one() {
-    let schema = schema();
-    let (mut count, mut wrong) = (0, Vec::new());
-    for span in every(Page::spans) {
-        let key = span.text.split('=').next().unwrap_or_default();
-        let first = key.split('.').next().unwrap_or_default();
-        let is_key = key.contains('.')
-            && key
-                .chars()
-                .all(|letter| letter.is_ascii_alphanumeric() || letter == '.');
-        let is_of_chart = schema["properties"][first]["properties"].is_object();
-        if is_key && is_of_chart && !key.ends_with(".rs") && !key.ends_with(".sock") {
-            count += 1;
-            wrong.extend(check_value(&span.place, &schema, key).err());
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 15, "only {count} values: are they found?");
-}
-
-#[test]
-fn every_block_of_yaml_is_of_a_kind_that_a_test_reads() {
-    let (mut count, mut wrong) = (0, Vec::new());
-    for block in every(Page::blocks) {
-        if block.language != "yaml" {
-            continue;
-        }
-        count += 1;
-        if let Err(error) = check_yaml(&block) {
-            wrong.push(format!("{}: {error}", block.place));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 8, "only {count} blocks: are they found?");
-}
-
-#[test]
-fn every_link_leads_to_a_file() {
-    let (mut count, mut wrong) = (0, Vec::new());
-    for page in pages().unwrap() {
-        let folder = root(&page.path).parent().unwrap().to_owned();
-        for link in page.links() {
-            let path = link.text.split('#').next().unwrap_or_default();
-            if !link.text.contains("://") && !path.is_empty() {
-                count += 1;
-                if !folder.join(path).exists() {
-                    wrong.push(format!("{}: {} leads nowhere", link.place, link.text));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count > 50, "only {count} links: are they found?");
-}
-
-/// What a test can fail on is seen to fail.
-#[test]
-fn what_is_wrong_is_seen() {
-    for line in [
-        "make there-is-no-such-target",
-        "make demo KEPT=1",
-        "kubectl foghorn statuus",
-        "kubectl foghorn status --wach",
-        "kubectl apply -f deploy/none.yaml",
-        "kubectl -n foghorn-system exec POD -- /foghorn-speaker docter",
-        "helm install foghorn charts/foghorn --set prometheus.enabeld=true",
-        "foghorn-proxy --dataplane=nftables --cluster-cidr=10.244.0.0/16/8",
-        "frobnicate",
-    ] {
-        let commands = Command::of_line("here", line).unwrap();
-        let wrong = commands
-            .iter()
-            .all(|command| check(command, Strictness::Whole).is_err());
-        assert!(wrong, "{line} passed");
-    }
-    for text in [
-        "a: b",
-        "scrape_configs: [",
-        "containers: [{name: foghorn-proxy, args: [--confgi=a]}]",
-    ] {
-        let block = Snippet {
-            place: "here".to_owned(),
-            language: "yaml".to_owned(),
-            text: text.to_owned(),
-        };
-        assert!(check_yaml(&block).is_err(), "{text} passed");
-    }
-}
 
 /// How much of a command must be there.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Strictness {
+pub(crate) enum Strictness {
     /// All of it: it can be typed as it stands.
     Whole,
     /// In a sentence, what everybody has to fill in may be missing.
     Named,
 }
 
-fn check(command: &Command, strictness: Strictness) -> Result<(), String> {
+pub(crate) fn check(command: &Command, strictness: Strictness) -> Result<(), String> {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
     let place = &command.place;
     let (program, rest) = words
@@ -289,7 +124,7 @@ fn check_paths(place: &str, words: &[&str]) -> Result<(), String> {
 }
 
 /// Each `--set` names a value that the chart has.
-fn check_values(place: &str, words: &[String]) -> Result<(), String> {
+pub(crate) fn check_values(place: &str, words: &[String]) -> Result<(), String> {
     let schema = schema();
     let sets = words
         .iter()
@@ -311,7 +146,7 @@ fn check_values(place: &str, words: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn check_value(place: &str, schema: &Value, key: &str) -> Result<(), String> {
+pub(crate) fn check_value(place: &str, schema: &Value, key: &str) -> Result<(), String> {
     let mut below = schema;
     for name in key.split('.') {
         let name = name.split('[').next().unwrap_or_default();
@@ -331,7 +166,7 @@ fn is_open(value: &Value) -> bool {
     value["type"] == "object" || value["allOf"].is_array() || value["$ref"].is_string()
 }
 
-fn check_yaml(block: &Snippet) -> Result<(), String> {
+pub(crate) fn check_yaml(block: &Snippet) -> Result<(), String> {
     if block.text.contains("apiVersion:") {
         return check_objects(&block.text);
     }
@@ -367,55 +202,13 @@ fn check_objects(text: &str) -> Result<(), String> {
         .ok_or_else(|| refusals.join("\n"))
 }
 
-fn arguments() -> BTreeSet<String> {
-    let mut commands = vec![
-        controller::arguments::Arguments::command(),
-        speaker::arguments::Arguments::command(),
-        proxy::arguments::Arguments::command(),
-        cli::arguments::Arguments::command(),
-    ];
-    let mut names = BTreeSet::from(["help".to_owned(), "version".to_owned()]);
-    while let Some(command) = commands.pop() {
-        for argument in command.get_arguments() {
-            names.extend(argument.get_long().map(str::to_owned));
-            names.extend(
-                argument
-                    .get_all_aliases()
-                    .into_iter()
-                    .flatten()
-                    .map(str::to_owned),
-            );
-        }
-        commands.extend(command.get_subcommands().cloned());
-    }
-    names
-}
-
-fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let text = fs::read_to_string(root("charts/foghorn/values.schema.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-fn every(find: impl Fn(&Page) -> Vec<Snippet>) -> Vec<Snippet> {
-    pages().unwrap().iter().flat_map(find).collect()
-}
-
-fn words(span: &Snippet) -> Vec<String> {
-    Command::of_line(&span.place, &span.text)
-        .unwrap()
-        .remove(0)
-        .words
-}
-
 fn with_name<'a>(name: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     std::iter::once(name).chain(rest.iter().copied()).collect()
-}
-
-fn is_ours(program: &str) -> bool {
-    ["make", "kubectl", "helm"].contains(&program)
-        || ["foghorn-", "kubectl-foghorn", "tools/"]
-            .iter()
-            .any(|prefix| program.starts_with(prefix))
 }
 
 /// Programs of others that pages name; what is said to them is not looked at here.
@@ -444,5 +237,3 @@ const OTHERS: [&str; 23] = [
     "openssl",
     "pkill",
 ];
-/// Arguments of those, and of the bench.
-const OF_OTHERS: [&str; 4] = ["contenders", "disable", "force-conflicts", "others-up-to"];
