@@ -11,6 +11,7 @@ mod check;
 use std::collections::BTreeSet;
 
 use clap::CommandFactory as _;
+use config::kube_proxy::flags;
 use handbook::{Command, Page, Snippet, pages, root};
 
 use check::{Strictness, check, check_value, check_values, check_yaml, schema};
@@ -72,7 +73,7 @@ fn every_argument_in_a_sentence_is_one_of_a_program() {
         count += 1;
         if name == "set" {
             wrong.extend(check_values(&span.place, &words(&span)).err());
-        } else if !known.contains(name) && !OF_OTHERS.contains(&name) {
+        } else if !known.contains(name) && !is_of_kube_proxy(name) && !OF_OTHERS.contains(&name) {
             wrong.push(format!(
                 "{}: no program has the argument --{name}",
                 span.place
@@ -195,6 +196,12 @@ fn arguments() -> BTreeSet<String> {
         commands.extend(command.get_subcommands().cloned());
     }
     names
+}
+
+/// Whether the proxy takes an argument because kube-proxy has it.
+fn is_of_kube_proxy(name: &str) -> bool {
+    let (_, without_effect) = flags::part([format!("--{name}").into()]);
+    !without_effect.is_empty()
 }
 
 fn every(find: impl Fn(&Page) -> Vec<Snippet>) -> Vec<Snippet> {
