@@ -1,6 +1,6 @@
 //! The lab's own wires and measuring instruments, without any Kubernetes.
 //!
-//! Run by `make test-e2e`: needs `tools/in-namespaces`.
+//! Run by `make test-main`: needs `tools/in-namespaces`.
 
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -23,7 +23,7 @@ use e2e::topology::{Family, NODES};
 use e2e::wait;
 
 #[test]
-#[ignore = "needs namespaces of its own: make test-e2e"]
+#[ignore = "needs namespaces of its own: make test-main"]
 fn the_instruments_measure_what_happens() -> Result<()> {
     let lan = Lan::build(3)?;
     let node = NODES[0];

@@ -1,6 +1,6 @@
 //! Proxies change their data plane while a client asks: nothing is lost, and nothing of the other one is left.
 //!
-//! Run by `make test-iptables`, and by `make test-ipvs` with IPVS among them.
+//! Run by `make test-iptables`, and by `make test-ipvs-moves` with IPVS among them.
 
 #![expect(clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 

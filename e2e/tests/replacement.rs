@@ -1,7 +1,7 @@
 //! kube-proxy is replaced by foghorn-proxy on a node under load, with its own configuration file, and put back: in each of its
 //! modes.
 //!
-//! Run by `make test-replacement`, and by `make test-ipvs` with its IPVS mode.
+//! Run by `make test-replacement`, and by `make test-ipvs-moves` with its IPVS mode.
 
 #![expect(clippy::print_stdout, reason = "a test")]
 
