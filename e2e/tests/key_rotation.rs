@@ -68,7 +68,7 @@ fn a_key_is_changed_under_load_and_the_old_one_opens_nothing() -> Result<()> {
     })
 }
 
-/// A file with a typing error, or none: the old key counts, and the log says why.
+/// A file with a typing error or with nothing in it, or none: the old key counts. Of the first two the log says why.
 fn what_is_no_key_changes_nothing(lab: &Lab) -> Result<()> {
     let [first, second, third] = NODES;
     write_keys(lab, first, "short\n")?;

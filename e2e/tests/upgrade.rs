@@ -236,7 +236,7 @@ fn under_load(
     Ok(load)
 }
 
-/// Every address has its record, and every pool says what it holds.
+/// Every address has its record.
 fn what_is_new_works(lab: &Lab, vips: &[IpAddr]) -> Result<()> {
     wait::until("a record of each address", PATIENCE, || {
         let records = lab
