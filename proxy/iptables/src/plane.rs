@@ -82,6 +82,7 @@ impl Iptables {
         let held = self.read()?;
         let families = self.kernel.found().families();
         let mirror = self.mirror.insert(Mirror::new(table, self.style, families));
+        mirror.heed_others(&held);
         let change = held.diff(mirror.program());
         self.send(change)
     }
@@ -154,7 +155,11 @@ impl Iptables {
     /// # Errors
     /// If they cannot be read.
     pub fn is_as_left(&mut self) -> Result<bool, KernelError> {
-        Ok(self.read()? == *self.wanted())
+        let held = self.read()?;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.heed_others(&held);
+        }
+        Ok(held.diff(self.wanted()).is_none())
     }
 
     fn read(&mut self) -> Result<Program, KernelError> {

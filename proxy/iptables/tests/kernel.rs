@@ -152,9 +152,50 @@ kernel_test! {
             assert!(read(backend) == compile(&table), "{vandalism} is not mended");
             assert_eq!(others(backend), foreign, "{vandalism}");
         }
-        Iptables::remove(Some(backend.other())).unwrap();
+
+        // A chain of others that leads to one of ours stays, and stops nothing.
+        let chain_of = |number| {
+            let mut table = scene.empty_table();
+            scene.add(&mut table, number, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+            let program = compile(&table);
+            let mut chains = program.families[&IpFamily::V4].chains.keys();
+            chains.find(|(_, name)| name.starts_with("FOGHORN-SVC-")).unwrap().1.clone()
+        };
+        let rules_in = |chain: &str| iptables("ip", &format!("-t nat -S {chain}")).lines().count() - 1;
+        let holds = |table: &ForwardingTable| read(backend).diff(&compile(table)).is_none();
+        let lead_to = |chain: &str| iptables("ip", &format!("-t nat -A KUBE-SERVICES -j {chain}"));
+        let chain = chain_of(1);
+        lead_to(&chain);
+        assert!(plane.is_as_left().unwrap(), "what others have in chains of their own is theirs");
+        for _ in 0..2 {
+            let change = table.update(&Scene::service(1), None);
+            plane.update(&table, &[change]).unwrap();
+            assert!(holds(&table) && plane.is_as_left().unwrap());
+            assert_eq!(rules_in(&chain), 0, "what goes is emptied");
+            let change = scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1, 2]));
+            plane.update(&table, &[change]).unwrap();
+            assert!(holds(&table) && plane.is_as_left().unwrap());
+            assert_eq!(rules_in(&chain), 2, "what comes again is filled");
+        }
+        // Nobody had looked when this one came: the kernel refuses, and then somebody looks.
+        scene.add(&mut table, 3, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+        plane.settle(&table).unwrap();
+        lead_to(&chain_of(3));
+        let change = table.update(&Scene::service(3), None);
+        assert!(plane.update(&table, &[change]).is_err());
+        plane.settle(&table).unwrap();
+        assert!(holds(&table) && plane.is_as_left().unwrap());
+
+        assert!(Iptables::remove(Some(backend.other())).unwrap());
         assert_eq!(others(backend), foreign);
-        assert!(read(backend).is_empty());
+        let mut left = read(backend).families.remove(&IpFamily::V4).unwrap();
+        for chain in [chain, chain_of(3)] {
+            let key = (Table::Nat, chain);
+            assert!(left.led_to.remove(&key), "the rule of others is gone");
+            assert_eq!(left.chains.remove(&key).as_deref(), Some(&[][..]), "it is not emptied");
+        }
+        assert!(left.is_empty());
+        assert!(!Iptables::remove(Some(backend.other())).unwrap(), "there is nothing more to remove");
     }
 
     fn rules_that_stay_keep_their_counters(backend) {

@@ -35,7 +35,7 @@ pub struct Block {
 #[expect(missing_docs, reason = "named as in iptables")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// Makes a chain, or empties it.
+    /// Makes a chain.
     Create(Arc<str>),
     Append(Arc<str>, Rule),
     /// Before the rule at this place, counted from 0.
@@ -45,6 +45,8 @@ pub enum Step {
     /// Leads from a built-in chain to one of ours: before what others have there, or behind it.
     Hook(Hook, Rule),
     Unhook(Hook, Rule),
+    /// Takes all rules out of a chain that nothing of ours leads to any more.
+    Empty(Arc<str>),
     /// Removes a chain that is empty.
     Remove(Arc<str>),
 }
@@ -67,7 +69,7 @@ impl Change {
 }
 
 impl Program {
-    /// The steps to another program; none if they are equal.
+    /// The steps to another program; none if nothing is to be done. A chain that others lead to is not removed but emptied.
     pub fn diff(&self, wanted: &Self) -> Option<Change> {
         let mut change = Change::default();
         let empty = Ruleset::default();
@@ -140,14 +142,27 @@ impl Ruleset {
                 .extend(gone.into_iter().map(|rule| Step::Unhook(key.1, rule)));
         }
 
-        // They may lead to each other: first all are emptied.
-        let idle = self
-            .chains
-            .keys()
-            .filter(|key| key.0 == table && !wanted.chains.contains_key(*key));
-        let idle: Vec<Arc<str>> = idle.map(|(_, name)| Arc::clone(name)).collect();
-        steps.removed.extend(idle.iter().cloned().map(Step::Create));
-        steps.removed.extend(idle.into_iter().map(Step::Remove));
+        steps
+            .removed
+            .append(&mut self.ends_of_chains(wanted, table));
+        steps
+    }
+
+    /// What takes away the chains that are not wanted, or as much of them as others let go. They may lead to each other: first
+    /// all are emptied.
+    fn ends_of_chains(&self, wanted: &Self, table: Table) -> Vec<Step> {
+        let (mut steps, mut removed) = (Vec::new(), Vec::new());
+        let chains = self.chains.iter().filter(|((of, _), _)| *of == table);
+        for (key, rules) in chains.filter(|(key, _)| !wanted.chains.contains_key(*key)) {
+            let stays = self.led_to.contains(key);
+            if !stays || !rules.is_empty() {
+                steps.push(Step::Empty(Arc::clone(&key.1)));
+            }
+            if !stays {
+                removed.push(Step::Remove(Arc::clone(&key.1)));
+            }
+        }
+        steps.append(&mut removed);
         steps
     }
 
@@ -156,7 +171,7 @@ impl Ruleset {
         let chain = |name: &Arc<str>| (block.table, Arc::clone(name));
         for step in &block.steps {
             match step {
-                Step::Create(name) => {
+                Step::Create(name) | Step::Empty(name) => {
                     self.chains.insert(chain(name), Vec::new());
                 }
                 Step::Append(name, rule) => self.append(block.table, name, [rule.clone()]),
@@ -195,12 +210,6 @@ impl Block {
     /// The same steps in blocks of so many, where no packet sees a difference between them: chains that nothing leads to yet,
     /// or no more. What packets see stays in one.
     pub(crate) fn parts(&self, most: usize) -> Vec<Self> {
-        let mut idle = BTreeSet::new();
-        for step in &self.steps {
-            if let Step::Remove(name) = step {
-                idle.insert(name);
-            }
-        }
         let mut parts = Vec::new();
         let mut phase = |chunk: usize, is_in: &dyn Fn(&Step) -> bool| {
             let steps = self.steps.iter().filter(|step| is_in(step));
@@ -210,10 +219,7 @@ impl Block {
                 steps: steps.into(),
             }));
         };
-        phase(
-            most,
-            &|step| matches!(step, Step::Create(name) if !idle.contains(name)),
-        );
+        phase(most, &|step| matches!(step, Step::Create(_)));
         phase(most, &|step| matches!(step, Step::Append(..)));
         phase(self.steps.len(), &|step| {
             matches!(
@@ -221,10 +227,7 @@ impl Block {
                 Step::Insert(..) | Step::Delete(..) | Step::Hook(..) | Step::Unhook(..)
             )
         });
-        phase(
-            most,
-            &|step| matches!(step, Step::Create(name) if idle.contains(name)),
-        );
+        phase(most, &|step| matches!(step, Step::Empty(_)));
         phase(most, &|step| matches!(step, Step::Remove(_)));
         parts
     }
@@ -234,7 +237,8 @@ impl Block {
         let mut text = format!("*{}\n", self.table.name());
         for step in &self.steps {
             let _ = match step {
-                Step::Create(name) => write!(text, ":{name} - [0:0]"),
+                // A chain that is declared is made, or emptied if it is there.
+                Step::Create(name) | Step::Empty(name) => write!(text, ":{name} - [0:0]"),
                 Step::Append(name, _) => write!(text, "-A {name}"),
                 Step::Insert(name, place, _) => write!(text, "-I {name} {}", place + 1),
                 Step::Delete(name, place) => write!(text, "-D {name} {}", place + 1),
@@ -248,7 +252,7 @@ impl Block {
                 | Step::Insert(_, _, rule)
                 | Step::Hook(_, rule)
                 | Step::Unhook(_, rule) => write_rule(&mut text, rule, family),
-                Step::Create(_) | Step::Delete(..) | Step::Remove(_) => {}
+                Step::Create(_) | Step::Delete(..) | Step::Empty(_) | Step::Remove(_) => {}
             }
             text.push('\n');
         }
@@ -347,4 +351,78 @@ fn without(rules: &[Rule], others: &[Rule]) -> Vec<Rule> {
         }
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules as `iptables-save` prints them.
+    fn parse(rules: &str) -> Ruleset {
+        Ruleset::parse(rules, IpFamily::V4)
+    }
+
+    /// What takes away everything that is held, line by line.
+    fn removal(held: &str) -> Vec<String> {
+        let blocks = parse(held).diff(&Ruleset::default());
+        let texts = blocks.iter().map(|block| block.render(IpFamily::V4));
+        let lines = texts.collect::<String>();
+        lines.lines().map(str::to_owned).collect()
+    }
+
+    const CHAINS: &str = "*nat
+:PREROUTING ACCEPT [0:0]
+:FOGHORN-SERVICES - [0:0]
+:FOGHORN-SVC-X - [0:0]
+:FOGHORN-SVC-Y - [0:0]
+:MINE - [0:0]
+-A FOGHORN-SERVICES -j FOGHORN-SVC-X
+-A FOGHORN-SVC-X -j RETURN
+";
+
+    #[test]
+    fn what_others_lead_to_is_emptied_and_stays() {
+        for (others, expected) in [
+            (
+                "-A MINE -m comment --comment \"-j FOGHORN-SVC-X\" -j RETURN\n",
+                &[
+                    "*nat",
+                    ":FOGHORN-SERVICES - [0:0]",
+                    ":FOGHORN-SVC-X - [0:0]",
+                    ":FOGHORN-SVC-Y - [0:0]",
+                    "-X FOGHORN-SERVICES",
+                    "-X FOGHORN-SVC-X",
+                    "-X FOGHORN-SVC-Y",
+                    "COMMIT",
+                ][..],
+            ),
+            (
+                "-A MINE -m comment --comment \"a rule of mine\" -j FOGHORN-SVC-X\n-A MINE -g FOGHORN-SVC-Y\n",
+                &[
+                    "*nat",
+                    ":FOGHORN-SERVICES - [0:0]",
+                    ":FOGHORN-SVC-X - [0:0]",
+                    "-X FOGHORN-SERVICES",
+                    "COMMIT",
+                ],
+            ),
+        ] {
+            assert_eq!(removal(&format!("{CHAINS}{others}")), expected, "{others}");
+        }
+    }
+
+    #[test]
+    fn what_had_to_stay_is_no_difference() {
+        let held = "*nat\n:FOGHORN-SVC-X - [0:0]\n:MINE - [0:0]\n-A MINE -j FOGHORN-SVC-X\n";
+        assert_eq!(removal(held), [""; 0]);
+        let elsewhere = held.replace("*nat", "*filter")
+            + ":FOGHORN-SVC-X - [0:0]\n*nat\n:FOGHORN-SVC-X - [0:0]\n";
+        let expected = [
+            "*nat",
+            ":FOGHORN-SVC-X - [0:0]",
+            "-X FOGHORN-SVC-X",
+            "COMMIT",
+        ];
+        assert_eq!(removal(&elsewhere), expected, "only in its own table");
+    }
 }

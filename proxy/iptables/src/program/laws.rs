@@ -24,6 +24,30 @@ fn compile(table: &ForwardingTable) -> Program {
     Program::compile(table, STYLE, FAMILIES)
 }
 
+/// Has others lead to every so many-th chain.
+fn lead_to(program: &mut Program, every: usize) {
+    for rules in program.families.values_mut() {
+        let chains = rules.chains.keys().step_by(every).cloned();
+        rules.led_to = chains.collect();
+    }
+}
+
+/// What is there once the wanted is: chains that others lead to stay, and are empty where they are not wanted.
+fn beside_others(mut wanted: Program, held: &Program) -> Program {
+    for (family, rules) in &held.families {
+        let wanted = wanted.families.entry(*family).or_default();
+        wanted.led_to.clone_from(&rules.led_to);
+        for chain in rules
+            .chains
+            .keys()
+            .filter(|chain| rules.led_to.contains(*chain))
+        {
+            wanted.chains.entry(chain.clone()).or_default();
+        }
+    }
+    wanted
+}
+
 fn has_frontend(reason: &Reason) -> bool {
     matches!(
         reason,
@@ -63,6 +87,40 @@ proptest! {
     }
 
     #[test]
+    fn what_others_lead_to_is_emptied_at_most(scene in any_scene(12), back in 1_usize..12, every in 1_usize..4) {
+        let (mut from, to) = (compile(&scene.earlier(back)), compile(&scene.table()));
+        lead_to(&mut from, every);
+        let mut mirror = Mirror::new(&scene.earlier(back), STYLE, FAMILIES);
+        mirror.heed_others(&from);
+        let mut table = scene.earlier(back);
+        let mut step_by_step = from.clone();
+        let first = scene.steps.len().saturating_sub(back);
+        for step in &scene.steps[first..] {
+            let change = table.update(&step.key, step.part(&scene.context));
+            if let Some(change) = mirror.update(&table, &[change]) {
+                step_by_step.apply(&change);
+            }
+        }
+        let mut at_once = from.clone();
+        if let Some(change) = from.diff(&to) {
+            at_once.apply(&change);
+        }
+        let nothing = Program::default();
+        for (held, way) in [(step_by_step, "step by step"), (at_once, "at once")] {
+            prop_assert_eq!(&held, &beside_others(to.clone(), &from), "{}", way);
+            prop_assert_eq!(held.diff(&to), None, "{}", way);
+            let mut left = held.clone();
+            if let Some(change) = held.diff(&nothing) {
+                left.apply(&change);
+            }
+            let hooks = left.families.values().map(|rules| rules.hooks.len()).sum::<usize>();
+            prop_assert_eq!((left.len(), hooks), (0, 0), "{}", way);
+            prop_assert_eq!(&left.families, &beside_others(nothing.clone(), &held).families, "{}", way);
+            prop_assert_eq!(left.diff(&nothing), None, "{}", way);
+        }
+    }
+
+    #[test]
     fn incremental_equals_full(scene in any_scene(24), together in 1_usize..4) {
         let mut table = scene.earlier(scene.steps.len());
         let mut mirror = Mirror::new(&table, STYLE, FAMILIES);
@@ -87,9 +145,13 @@ proptest! {
 
     /// What a Service serves before and after meets one of both meanwhile; what comes or goes may be unserved for a moment.
     #[test]
-    fn no_state_in_between_gives_a_third_verdict(scene in any_scene(12), back in 1_usize..12, most in 1_usize..40) {
+    fn no_state_in_between_gives_a_third_verdict(
+        scene in any_scene(12), back in 1_usize..12, most in 1_usize..40, every in 1_usize..4,
+    ) {
         let (old, new) = (scene.earlier(back), scene.table());
         let mut held = compile(&old);
+        lead_to(&mut held, every);
+        let expected = beside_others(compile(&new), &held);
         let blocks = held.diff(&compile(&new)).into_iter().flat_map(|change| change.families);
         for (family, block) in blocks.flat_map(|(family, blocks)| {
             let parts = blocks.into_iter().flat_map(move |block| block.parts(most));
@@ -107,7 +169,7 @@ proptest! {
                 );
             }
         }
-        prop_assert_eq!(held, compile(&new));
+        prop_assert_eq!(held, expected);
     }
 
     #[test]

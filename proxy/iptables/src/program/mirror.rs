@@ -75,6 +75,14 @@ impl Mirror {
         self.program
     }
 
+    /// Takes over which of our chains others lead to, from what the kernel holds.
+    pub fn heed_others(&mut self, held: &Program) {
+        for (family, rules) in &mut self.program.families {
+            let held = held.families.get(family);
+            rules.led_to = held.map(|held| held.led_to.clone()).unwrap_or_default();
+        }
+    }
+
     /// The steps for changes that made the table what it is now; none if nothing is different.
     pub fn update(&mut self, table: &ForwardingTable, changes: &[TableChange]) -> Option<Change> {
         let mut frontends = BTreeSet::new();
@@ -146,7 +154,9 @@ impl Ruleset {
                 after.chains.insert(chain, rules);
             }
         }
+        std::mem::swap(&mut before.led_to, &mut self.led_to);
         let blocks = before.diff(&after);
+        std::mem::swap(&mut before.led_to, &mut self.led_to);
         let counts = [&before, &after].map(|rules| Table::ALL.map(|table| rules.count(table)));
         self.chains.append(&mut after.chains);
         (blocks, counts)

@@ -13,7 +13,7 @@ mod service;
 mod tree;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use config::address::IpFamily;
@@ -36,6 +36,9 @@ pub struct Ruleset {
     pub chains: BTreeMap<(Table, Arc<str>), Vec<Rule>>,
     /// The rules in built-in chains that lead to ours, sorted: where they stand among those of others is not ours to say.
     pub hooks: BTreeMap<(Table, Hook), Vec<Rule>>,
+    /// Those of our chains that rules in chains of others lead to. They can be emptied and not removed, for such rules are
+    /// not ours to touch.
+    pub led_to: BTreeSet<(Table, Arc<str>)>,
 }
 
 /// A table of iptables.
@@ -151,6 +154,7 @@ impl Ruleset {
     pub(crate) fn extend(&mut self, other: Self) {
         self.chains.extend(other.chains);
         self.hooks.extend(other.hooks);
+        self.led_to.extend(other.led_to);
     }
 
     fn chain(&self, table: Table, name: &str) -> Option<&[Rule]> {

@@ -72,11 +72,18 @@ impl Ruleset {
         if chain.starts_with(PREFIX) {
             let chain: Arc<str> = chain.into();
             self.append(table, &chain, [read_rule(text, family)]);
-        } else if let Some(hook) = Hook::named(chain)
-            && target_name(text).is_some_and(|target| target.starts_with(PREFIX))
+        } else if let Some(target) = target_name(text)
+            && target.starts_with(PREFIX)
         {
-            let hooked = self.hooks.entry((table, hook)).or_default();
-            hooked.push(read_rule(text, family));
+            match Hook::named(chain) {
+                Some(hook) => {
+                    let hooked = self.hooks.entry((table, hook)).or_default();
+                    hooked.push(read_rule(text, family));
+                }
+                None => {
+                    self.led_to.insert((table, target.into()));
+                }
+            }
         }
     }
 }
