@@ -164,7 +164,7 @@ pub(crate) fn restore_text(found: &Found, family: IpFamily, text: &str) -> Resul
     }
     let said = said(&output);
     let name = file_name(&program);
-    if output.status.code() == Some(LOCKED) {
+    if said.contains(IS_LOCKED) {
         return Err(KernelError::Locked {
             program: name,
             said,
@@ -240,8 +240,9 @@ fn file_name(program: &Path) -> String {
 const LOCK_SECONDS: &str = "5";
 /// Steps of a piece: with the longest rules they stay below 200 KiB.
 const PART: usize = 250;
-/// The status with which iptables ends when it did not get the lock (`RESOURCE_PROBLEM`).
-const LOCKED: i32 = 4;
+/// What iptables says when it did not get the lock. It ends with status 4 then (`RESOURCE_PROBLEM`), but with nf_tables that
+/// is so whatever the kernel refused.
+const IS_LOCKED: &str = "holding the xtables lock";
 
 #[cfg(test)]
 mod tests {

@@ -182,7 +182,8 @@ kernel_test! {
         plane.settle(&table).unwrap();
         lead_to(&chain_of(3));
         let change = table.update(&Scene::service(3), None);
-        assert!(plane.update(&table, &[change]).is_err());
+        let refused = plane.update(&table, &[change]).unwrap_err();
+        assert!(matches!(refused, KernelError::Line { .. }), "{refused}");
         plane.settle(&table).unwrap();
         assert!(holds(&table) && plane.is_as_left().unwrap());
 
@@ -240,6 +241,18 @@ kernel_test! {
         };
         assert_eq!(line, "-A FOGHORN-SERVICES --nonsense -j RETURN", "{refused}");
         assert!(read(backend).is_empty(), "a part of what was refused is there");
+    }
+
+    fn what_the_kernel_refuses_is_not_blamed_on_the_lock(backend) {
+        open(backend).settle(&Scene::new().empty_table()).unwrap();
+        let mut change = Change::default();
+        let steps = vec![Step::Remove("FOGHORN-SERVICES".into())];
+        change.families.insert(IpFamily::V4, vec![Block { table: Table::Nat, steps }]);
+        let refused = Kernel::open(Some(backend)).unwrap().apply(&change).unwrap_err();
+        let KernelError::Line { line, .. } = &refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(line, "-X FOGHORN-SERVICES", "{refused}");
     }
 
     fn the_back_end_is_where_the_rules_of_others_are(backend) {
