@@ -2,13 +2,14 @@
 
 mod backend;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use config::address::IpFamily;
 
-use crate::program::{Block, Change, Program, Ruleset, Table};
+use crate::program::{Block, Change, Program, Ruleset, SERVICES, Table};
 pub use backend::{Backend, BackendError, Found, Why};
 
 /// The iptables of this network namespace, in one of the back ends.
@@ -43,6 +44,15 @@ pub enum KernelError {
     Locked { program: String, said: String },
     #[error("{program} could not send so many rules at once: {said}")]
     TooLong { program: String, said: String },
+    #[error(
+        "{program} cannot read table {table}, for it has rules that iptables did not make: look for them with \"nft list table \
+         {family} {table}\", and have them in a table of another name"
+    )]
+    Unreadable {
+        program: String,
+        family: &'static str,
+        table: String,
+    },
     #[error("{program} failed with {status}: {said}")]
     Failed {
         program: String,
@@ -70,67 +80,109 @@ impl Kernel {
     /// Reads back what the kernel holds of ours.
     ///
     /// # Errors
-    /// If a program of iptables fails.
+    /// If a family cannot be read.
     pub fn read(&self) -> Result<Program, KernelError> {
-        let mut program = Program::default();
-        for family in self.found.families() {
-            let mut rules = Ruleset::default();
-            for table in Table::ALL {
-                if self.found.has_table(family, table) {
-                    let text = self.save(family, table)?;
-                    rules.extend(Ruleset::parse(&text, family));
-                }
-            }
-            program.families.insert(family, rules);
-        }
-        Ok(program)
+        let families = self.read_each().into_iter();
+        let families = families.map(|(family, rules)| Ok((family, rules?)));
+        let families = families.collect::<Result<_, KernelError>>()?;
+        Ok(Program { families })
     }
 
-    /// Applies a change in pieces, where one transaction of nf_tables does not fit into a socket's buffer: iptables may exceed
-    /// the system's limit (`net.core.wmem_max`) only as root of the machine. No packet sees a difference between the pieces.
-    ///
-    /// # Errors
-    /// As [`Self::apply`].
-    pub fn apply_in_parts(&self, change: &Change) -> Result<(), KernelError> {
-        for (family, blocks) in &change.families {
-            let parts = blocks.iter().flat_map(|block| block.parts(PART));
-            self.restore(*family, &parts.collect::<Vec<_>>())?;
-        }
-        Ok(())
+    /// Reads back what each family holds of ours; one that cannot be read keeps nobody from the other.
+    pub(crate) fn read_each(&self) -> BTreeMap<IpFamily, Result<Ruleset, KernelError>> {
+        let families = self.found.families();
+        let families = families.map(|family| (family, self.read_family(family)));
+        families.collect()
     }
 
-    /// Applies a change: one process for each family. Each block is all or none, and in no packet's eyes partly.
+    fn read_family(&self, family: IpFamily) -> Result<Ruleset, KernelError> {
+        let mut rules = Ruleset::default();
+        for table in Table::ALL {
+            rules.extend(self.read_table(family, table)?);
+        }
+        Ok(rules)
+    }
+
+    fn read_table(&self, family: IpFamily, table: Table) -> Result<Ruleset, KernelError> {
+        if !self.found.has_table(family, table) {
+            return Ok(Ruleset::default());
+        }
+        let text = save(&self.found, family, &["-t", table.name()])?;
+        if is_unreadable(&text, table.name()) {
+            return Err(unreadable(&self.found, family, table.name()));
+        }
+        Ok(Ruleset::parse(&text, family))
+    }
+
+    /// Applies a change: one process for each family, and none keeps the other from it. Each block is all or none, and in no
+    /// packet's eyes partly.
     ///
     /// # Errors
-    /// If iptables refuses a line, or another program holds its lock for too long. Blocks before it are done then.
+    /// If iptables refuses a line, or another program holds its lock for too long: the first that went wrong. Blocks before it
+    /// are done then.
     pub fn apply(&self, change: &Change) -> Result<(), KernelError> {
-        for (family, blocks) in &change.families {
-            self.restore(*family, blocks)?;
-        }
-        Ok(())
+        let families = change.families.iter();
+        all(families.map(|(family, blocks)| self.restore(*family, blocks)))
     }
 
-    /// Removes everything of ours; whether there was anything.
+    /// As [`Self::apply`], of a change that leads to what is wanted: what is too long to be sent at once goes in parts.
+    pub(crate) fn lead_to(&self, wanted: &Program, change: &Change) -> Result<(), KernelError> {
+        let nothing = Ruleset::default();
+        let families = change.families.iter();
+        all(families.map(|(family, blocks)| {
+            let wanted = wanted.family(*family).unwrap_or(&nothing);
+            self.lead_family_to(wanted, *family, blocks)
+        }))
+    }
+
+    /// One transaction of nf_tables may not fit into a socket's buffer: iptables may exceed the system's limit
+    /// (`net.core.wmem_max`) only as root of the machine. No packet sees a difference between the parts.
+    fn lead_family_to(
+        &self,
+        wanted: &Ruleset,
+        family: IpFamily,
+        blocks: &[Block],
+    ) -> Result<(), KernelError> {
+        match self.restore(family, blocks) {
+            Err(KernelError::TooLong { .. }) => {
+                // What came before it was applied.
+                let rest = self.read_family(family)?.diff(wanted);
+                let parts = rest.iter().flat_map(|block| block.parts(PART));
+                self.restore(family, &parts.collect::<Vec<_>>())
+            }
+            done => done,
+        }
+    }
+
+    /// Removes everything of ours; whether there was anything. What cannot be read or changed keeps nobody from the rest.
     ///
     /// # Errors
-    /// If a program of iptables fails.
+    /// If a program of iptables fails, or cannot read a table in which ours are: the first that went wrong.
     pub fn remove(&self) -> Result<bool, KernelError> {
-        let held = self.read()?;
-        let Some(change) = held.diff(&Program::default()) else {
-            return Ok(false);
-        };
-        match self.apply(&change) {
-            Err(KernelError::TooLong { .. }) => {
-                let rest = self.read()?.diff(&Program::default());
-                rest.map_or(Ok(()), |rest| self.apply_in_parts(&rest))?;
-            }
-            done => done?,
-        }
-        Ok(true)
+        any(self
+            .found
+            .families()
+            .map(|family| self.remove_family(family)))
     }
 
-    fn save(&self, family: IpFamily, table: Table) -> Result<String, KernelError> {
-        save(&self.found, family, &["-t", table.name()])
+    fn remove_family(&self, family: IpFamily) -> Result<bool, KernelError> {
+        let (mut held, nothing) = (Ruleset::default(), Ruleset::default());
+        let read = all(Table::ALL.into_iter().map(|table| {
+            match self.read_table(family, table) {
+                Ok(rules) => held.extend(rules),
+                // Others may fill it with whatever they like.
+                Err(KernelError::Unreadable { .. })
+                    if !has_chain(&self.found, family, table.name(), SERVICES)? => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        }));
+        let blocks = held.diff(&nothing);
+        if !blocks.is_empty() {
+            read.and(self.lead_family_to(&nothing, family, &blocks))?;
+            return Ok(true);
+        }
+        read.map(|()| false)
     }
 
     fn restore(&self, family: IpFamily, blocks: &[Block]) -> Result<(), KernelError> {
@@ -139,13 +191,30 @@ impl Kernel {
     }
 }
 
+/// Does all of it, and says then what went wrong first.
+pub(crate) fn all(
+    outcomes: impl Iterator<Item = Result<(), KernelError>>,
+) -> Result<(), KernelError> {
+    let outcomes: Vec<_> = outcomes.collect();
+    outcomes.into_iter().collect()
+}
+
+/// Does all of it, and says then whether any was so, or what went wrong first.
+pub(crate) fn any(
+    outcomes: impl Iterator<Item = Result<bool, KernelError>>,
+) -> Result<bool, KernelError> {
+    let outcomes: Vec<_> = outcomes.collect();
+    let mut outcomes = outcomes.into_iter();
+    outcomes.try_fold(false, |before, outcome| Ok(before | outcome?))
+}
+
 /// What `iptables-save` prints of all tables.
 pub(crate) fn save_all(found: &Found, family: IpFamily) -> Result<String, KernelError> {
     save(found, family, &[])
 }
 
 fn save(found: &Found, family: IpFamily, arguments: &[&str]) -> Result<String, KernelError> {
-    let program = found.program(family, "save");
+    let program = found.program(family, "-save");
     let output = run(&program, Command::new(&program).args(arguments), "")?;
     if !output.status.success() {
         return Err(failed(&program, &output));
@@ -153,9 +222,45 @@ fn save(found: &Found, family: IpFamily, arguments: &[&str]) -> Result<String, K
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether `iptables-save` left a table out: that of nf_tables says so in a remark, and ends as if all was well.
+pub(crate) fn is_unreadable(saved: &str, table: &str) -> bool {
+    let remark = format!("# Table `{table}' is incompatible");
+    saved.lines().any(|line| line.starts_with(&remark))
+}
+
+pub(crate) fn unreadable(found: &Found, family: IpFamily, table: &str) -> KernelError {
+    KernelError::Unreadable {
+        program: file_name(&found.program(family, "-save")),
+        family: family_name(family),
+        table: table.to_owned(),
+    }
+}
+
+/// Whether there is a chain of this name, also in a table that cannot be read. Its counters begin anew: nothing else that can
+/// be asked about it there has an answer that tells one that is missing from one that cannot be read.
+pub(crate) fn has_chain(
+    found: &Found,
+    family: IpFamily,
+    table: &str,
+    chain: &str,
+) -> Result<bool, KernelError> {
+    let program = found.program(family, "");
+    let mut command = Command::new(&program);
+    let output = run(&program, command.args(["-t", table, "-Z", chain]), "")?;
+    Ok(!said(&output).contains("No chain/target/match by that name"))
+}
+
+/// The name of a family's tables in nf_tables.
+pub(crate) fn family_name(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "ip",
+        IpFamily::V6 => "ip6",
+    }
+}
+
 /// Feeds `iptables-restore --noflush`.
 pub(crate) fn restore_text(found: &Found, family: IpFamily, text: &str) -> Result<(), KernelError> {
-    let program = found.program(family, "restore");
+    let program = found.program(family, "-restore");
     let mut command = Command::new(&program);
     command.args(["--noflush", "-w", LOCK_SECONDS]);
     let output = run(&program, &mut command, text)?;
@@ -247,6 +352,26 @@ const IS_LOCKED: &str = "holding the xtables lock";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_was_left_out_is_noticed() {
+        let remark = "# Table `nat' is incompatible, use 'nft' tool.\n";
+        let others =
+            "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n";
+        for (saved, expected) in [
+            (remark.to_owned(), true),
+            (format!("{others}*filter\nCOMMIT\n{remark}"), true),
+            (format!("{others}*nat\nCOMMIT\n"), false),
+            (
+                format!("*nat\n-A MINE -m comment --comment \"{remark}\""),
+                false,
+            ),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_unreadable(&saved, "nat"), expected, "{saved}");
+            assert!(!is_unreadable(&saved, "filter"), "{saved}");
+        }
+    }
 
     #[test]
     fn the_line_that_was_refused_is_found() {

@@ -4,31 +4,44 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::address::IpFamily;
 
-use crate::kernel::{Found, KernelError, restore_text, save_all};
+use crate::kernel::{
+    Found, KernelError, family_name, has_chain, is_unreadable, restore_text, save_all, unreadable,
+};
 use crate::text::target_name;
 
 /// Removes kube-proxy's chains from both back ends and both families; where there were any, as `ip (legacy)`.
 ///
 /// # Errors
-/// If a program of iptables fails, or another one holds its lock for too long. Without iptables there is nothing to do.
+/// If a program of iptables fails, or cannot read a table in which they are, or another one holds its lock for too long: the
+/// first that went wrong, after the others were run. Without iptables there is nothing to do.
 pub fn remove() -> Result<Vec<String>, KernelError> {
-    let mut removed = Vec::new();
-    for found in Found::all() {
-        for family in found.families() {
-            if !found.may_have_rules(family) {
-                continue;
-            }
-            if let Some(script) = removal(&save_all(&found, family)?) {
-                restore_text(&found, family, &script)?;
-                let name = match family {
-                    IpFamily::V4 => "ip",
-                    IpFamily::V6 => "ip6",
-                };
-                removed.push(format!("{name} ({})", found.backend()));
-            }
+    let all = Found::all();
+    let places = all.iter().flat_map(|found| {
+        let families = found.families();
+        families.map(move |family| (found, family))
+    });
+    let places = places.filter(|(found, family)| found.may_have_rules(*family));
+    let outcomes = places.map(|(found, family)| {
+        let place = format!("{} ({})", family_name(family), found.backend());
+        remove_from(found, family).map(|any| any.then_some(place))
+    });
+    let outcomes: Vec<_> = outcomes.collect();
+    outcomes.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Removes them from one family in one back end; whether there were any.
+fn remove_from(found: &Found, family: IpFamily) -> Result<bool, KernelError> {
+    let saved = save_all(found, family)?;
+    let script = removal(&saved);
+    if let Some(script) = &script {
+        restore_text(found, family, script)?;
+    }
+    for (table, chain) in KNOWN_BY {
+        if is_unreadable(&saved, table) && has_chain(found, family, table, chain)? {
+            return Err(unreadable(found, family, table));
         }
     }
-    Ok(removed)
+    Ok(script.is_some())
 }
 
 /// One table as it was saved.
@@ -122,6 +135,8 @@ fn is_of_kube_proxy(chain: &str) -> bool {
     CHAINS.contains(&chain) || PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
 }
 
+/// Tables with a chain that they have there if they have any.
+const KNOWN_BY: [(&str, &str); 2] = [("nat", "KUBE-SERVICES"), ("filter", "KUBE-FORWARD")];
 const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 const MARK: &str = "KUBE-MARK-MASQ";
 const POSTROUTING: &str = "KUBE-POSTROUTING";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use config::address::IpFamily;
 use proxy_table::{ForwardingTable, Look, TableChange};
 
-use crate::kernel::{Backend, Found, Kernel, KernelError};
+use crate::kernel::{Backend, Found, Kernel, KernelError, all, any};
 use crate::program::{Change, Mirror, Program, Style, Table};
 use crate::rule::Mark;
 
@@ -77,14 +77,21 @@ impl Iptables {
     /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
     ///
     /// # Errors
-    /// If the kernel cannot be read or iptables refuses the difference.
+    /// If the kernel cannot be read or iptables refuses the difference; a family keeps nobody from the other.
     pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
-        let held = self.read()?;
+        let (held, read) = self.read_what_can_be();
         let families = self.kernel.found().families();
         let mirror = self.mirror.insert(Mirror::new(table, self.style, families));
         mirror.heed_others(&held);
-        let change = held.diff(mirror.program());
-        self.send(change)
+        let mut change = held.diff(mirror.program());
+        if let Some(change) = &mut change {
+            // What is there already cannot be told of the others.
+            change
+                .families
+                .retain(|family, _| held.families.contains_key(family));
+        }
+        let sent = self.send(change);
+        read.and(sent)
     }
 
     /// Sends the changes that made the table what it is; whether anything had to be sent.
@@ -123,16 +130,7 @@ impl Iptables {
         let Some(change) = change else {
             return Ok(false);
         };
-        match self.kernel.apply(&change) {
-            Ok(()) => {}
-            // What came before it was applied.
-            Err(KernelError::TooLong { .. }) => {
-                if let Some(change) = self.read()?.diff(self.wanted()) {
-                    self.kernel.apply_in_parts(&change)?;
-                }
-            }
-            Err(error) => return Err(error),
-        }
+        self.kernel.lead_to(self.wanted(), &change)?;
         Ok(true)
     }
 
@@ -155,38 +153,39 @@ impl Iptables {
     /// # Errors
     /// If they cannot be read.
     pub fn is_as_left(&mut self) -> Result<bool, KernelError> {
-        let held = self.read()?;
+        let (held, read) = self.read_what_can_be();
+        read?;
         if let Some(mirror) = &mut self.mirror {
             mirror.heed_others(&held);
         }
         Ok(held.diff(self.wanted()).is_none())
     }
 
-    fn read(&mut self) -> Result<Program, KernelError> {
+    /// What the families hold that can be read, and why others cannot.
+    fn read_what_can_be(&mut self) -> (Program, Result<(), KernelError>) {
         let begin = Instant::now();
-        let program = self.kernel.read();
+        let mut held = Program::default();
+        let read = all(self.kernel.read_each().into_iter().map(|(family, rules)| {
+            held.families.insert(family, rules?);
+            Ok(())
+        }));
         self.look.handle_read(begin.elapsed(), Instant::now());
-        program
+        (held, read)
     }
 
     /// Removes everything of ours, from every back end that is installed but `spared`; whether there was anything.
     ///
     /// # Errors
-    /// If a program of iptables fails.
+    /// If a program of iptables fails: the first that does, after the others were run.
     pub fn remove(spared: Option<Backend>) -> Result<bool, KernelError> {
-        let mut any = false;
-        for backend in [Backend::Legacy, Backend::Nft] {
-            if Some(backend) == spared {
-                continue;
-            }
-            match Kernel::open(Some(backend)) {
-                Ok(kernel) => any |= kernel.remove()?,
-                // What is not installed has left nothing that could be removed.
-                Err(KernelError::Backend(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(any)
+        let backends = [Backend::Legacy, Backend::Nft].into_iter();
+        let backends = backends.filter(|backend| Some(*backend) != spared);
+        any(backends.map(|backend| match Kernel::open(Some(backend)) {
+            Ok(kernel) => kernel.remove(),
+            // What is not installed has left nothing that could be removed.
+            Err(KernelError::Backend(_)) => Ok(false),
+            Err(error) => Err(error),
+        }))
     }
 }
 

@@ -27,7 +27,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use proxy_iptables::{
     Backend, Block, Change, Found, Iptables, Kernel, KernelError, Mark, Program, Rule, Step, Style,
-    Table, Target, Why,
+    Table, Target, Why, kube_proxy,
 };
 use proxy_table::generate::any_scene;
 use proxy_table::{ForwardingTable, TableChange};
@@ -255,6 +255,20 @@ kernel_test! {
         assert_eq!(line, "-X FOGHORN-SERVICES", "{refused}");
     }
 
+    fn what_one_family_refuses_comes_in_the_other(backend) {
+        let kernel = Kernel::open(Some(backend)).unwrap();
+        let chain: Arc<str> = "FOGHORN-STRANGE".into();
+        let steps = [Step::Remove(Arc::clone(&chain)), Step::Create(chain)];
+        let blocks = steps.map(|step| vec![Block { table: Table::Nat, steps: vec![step] }]);
+        let mut change = Change::default();
+        change.families.extend([IpFamily::V4, IpFamily::V6].into_iter().zip(blocks));
+        let refused = kernel.apply(&change).unwrap_err();
+        assert!(matches!(refused, KernelError::Line { .. } | KernelError::Failed { .. }), "{refused}");
+        let held = read(backend).families;
+        let chains = held.values().map(|rules| rules.chains.len());
+        assert_eq!(chains.collect::<Vec<_>>(), [0, 1]);
+    }
+
     fn the_back_end_is_where_the_rules_of_others_are(backend) {
         let other = format!("iptables-{}", infix(backend.other()));
         let this = format!("iptables-{}", infix(backend));
@@ -297,12 +311,85 @@ kernel_test! {
 
 #[test]
 #[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn a_table_that_cannot_be_read_is_told_and_keeps_nobody_from_the_rest() {
+    alone(|| {
+        let scene = Scene::new();
+        let table = scene.empty_table();
+        let mut plane = open(Backend::Nft);
+        plane.settle(&table).unwrap();
+        let make_unreadable = || run("nft", &["add rule ip6 nat POSTROUTING masquerade"]);
+        let rules = |family: &str| {
+            let text = run("nft", &[&format!("list table {family} nat")]);
+            text.matches("FOGHORN-").count()
+        };
+        make_unreadable();
+        run("iptables-nft", &["-t", "nat", "-F"]);
+        let refused = plane.settle(&table).unwrap_err().to_string();
+        let expected = "ip6tables-save cannot read table nat, for it has rules that iptables did not make: \
+                        look for them with \"nft list table ip6 nat\", and have them in a table of another name";
+        assert_eq!(refused.replace("-nft", ""), expected);
+        assert!(rules("ip") > 0, "IPv4 waits for IPv6");
+        assert!(plane.is_as_left().is_err());
+
+        let refused = Iptables::remove(None);
+        assert!(
+            matches!(refused, Err(KernelError::Unreadable { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(rules("ip"), 0, "IPv4 waits for IPv6");
+        assert!(rules("ip6") > 0);
+
+        run("nft", &["flush chain ip6 nat POSTROUTING"]);
+        assert!(Iptables::remove(None).unwrap());
+        make_unreadable();
+        assert!(
+            !Iptables::remove(None).unwrap(),
+            "where nothing of ours is, others may have what they like"
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
+fn what_kube_proxy_has_in_a_table_that_cannot_be_read_is_told() {
+    alone(|| {
+        run(
+            "iptables-nft",
+            &["-t", "nat", "-P", "POSTROUTING", "ACCEPT"],
+        );
+        run("nft", &["add rule ip nat POSTROUTING masquerade"]);
+        run("ip6tables-nft", &["-t", "nat", "-N", "KUBE-SERVICES"]);
+        let places = ["ip6 (nf_tables)".to_owned()];
+        assert_eq!(
+            kube_proxy::remove().unwrap(),
+            places,
+            "where kube-proxy has nothing, others may have what they like"
+        );
+        for program in ["iptables-nft", "ip6tables-nft"] {
+            run(program, &["-t", "nat", "-N", "KUBE-SERVICES"]);
+        }
+        let refused = kube_proxy::remove();
+        assert!(
+            matches!(refused, Err(KernelError::Unreadable { .. })),
+            "{refused:?}"
+        );
+        let left = run("ip6tables-nft-save", &["-t", "nat"]);
+        assert!(!left.contains("KUBE-"), "IPv6 waits for IPv4: {left}");
+    });
+}
+
+#[test]
+#[ignore = "needs namespaces of its own: run `make test-kernel`"]
 fn who_holds_the_lock_for_too_long_is_blamed() {
     alone(|| {
         let scene = Scene::new();
         let table = scene.empty_table();
+        for backend in [Backend::Nft, Backend::Legacy] {
+            open(backend).settle(&table).unwrap();
+        }
+        // What it runs has no part in the lock.
         let mut holder = Command::new("flock")
-            .args(["/run/xtables.lock", "sleep", "60"])
+            .args(["-o", "/run/xtables.lock", "sleep", "60"])
             .spawn()
             .unwrap();
         let is_held = || {
@@ -314,10 +401,14 @@ fn who_holds_the_lock_for_too_long_is_blamed() {
         while !is_held() {
             std::thread::yield_now();
         }
-        let refused = open(Backend::Legacy).settle(&table);
+        let refused = Iptables::remove(None);
         assert!(
             matches!(refused, Err(KernelError::Locked { .. })),
             "{refused:?}"
+        );
+        assert!(
+            read(Backend::Nft).is_empty(),
+            "the other back end was not looked at"
         );
         holder.kill().unwrap();
         holder.wait().unwrap();
@@ -332,7 +423,8 @@ fn who_holds_the_lock_for_too_long_is_blamed() {
         while !is_held() {
             std::thread::yield_now();
         }
-        assert!(open(Backend::Legacy).settle(&table).unwrap());
+        assert!(Iptables::remove(None).unwrap());
+        assert!(read(Backend::Legacy).is_empty());
         brief.wait().unwrap();
     });
 }

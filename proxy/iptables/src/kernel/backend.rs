@@ -168,13 +168,13 @@ impl Found {
         [IpFamily::V4].into_iter().chain(v6)
     }
 
-    /// One of the programs: `save` or `restore`.
-    pub(crate) fn program(&self, family: IpFamily, verb: &str) -> PathBuf {
+    /// One of the programs: `-save`, `-restore`, or without an ending the one that is typed.
+    pub(crate) fn program(&self, family: IpFamily, ending: &str) -> PathBuf {
         let family = match family {
             IpFamily::V4 => "iptables",
             IpFamily::V6 => "ip6tables",
         };
-        self.folder.join(format!("{family}{}-{verb}", self.infix))
+        self.folder.join(format!("{family}{}{ending}", self.infix))
     }
 
     /// Whether the kernel has a table already: to ask the legacy programs about one makes it.
@@ -200,7 +200,7 @@ impl Found {
             if !self.may_have_rules(family) {
                 continue;
             }
-            let text = output(&mut Command::new(self.program(family, "save")));
+            let text = output(&mut Command::new(self.program(family, "-save")));
             let text = text.unwrap_or_default();
             census.rules += text.lines().filter(|line| line.starts_with("-A ")).count();
             census.has_kubelet |= text

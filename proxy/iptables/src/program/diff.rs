@@ -94,7 +94,8 @@ impl Program {
 }
 
 impl Ruleset {
-    pub(super) fn diff(&self, wanted: &Self) -> Vec<Block> {
+    /// The blocks that lead to another ruleset; none if nothing is to be done.
+    pub(crate) fn diff(&self, wanted: &Self) -> Vec<Block> {
         let filter = self.diff_table(wanted, Table::Filter);
         let nat = self.diff_table(wanted, Table::Nat);
         let blocks = [

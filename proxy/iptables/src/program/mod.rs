@@ -21,6 +21,7 @@ use config::address::IpFamily;
 use crate::rule::{Mark, Rule, Target};
 pub use diff::{Block, Change, Step};
 pub use mirror::Mirror;
+pub(crate) use names::SERVICES;
 
 /// Everything of ours in iptables: chains with their rules, and the rules of built-in chains that lead there.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
