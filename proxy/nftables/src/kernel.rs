@@ -4,6 +4,7 @@ mod early;
 mod grace;
 mod listener;
 mod read;
+mod rehearse;
 pub(crate) mod socket;
 pub(crate) mod steps;
 

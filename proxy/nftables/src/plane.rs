@@ -59,8 +59,17 @@ impl Nftables {
     ///
     /// # Errors
     /// If it has none, or refuses.
-    pub fn probe() -> Result<(), KernelError> {
+    pub fn answers() -> Result<(), KernelError> {
         Kernel::open()?.is_as_known().map(drop)
+    }
+
+    /// Whether the nf_tables of this kernel can do all that we need, and the process may have it done; nothing is changed.
+    ///
+    /// # Errors
+    /// What it has not, or refuses.
+    pub fn probe() -> Result<(), KernelError> {
+        Self::answers()?;
+        Kernel::open()?.rehearse()
     }
 
     /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.

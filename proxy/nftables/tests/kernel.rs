@@ -13,9 +13,10 @@ mod moves;
 mod network;
 mod packets;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -103,6 +104,41 @@ kernel_test! {
         assert!(plane.is_disturbed(), "elements are gone");
         plane.settle(&table).unwrap();
         assert!(Kernel::open().unwrap().read().unwrap() == Program::compile(&table));
+    }
+
+    fn what_is_probed_is_taken_back_and_nobody_hears_of_it() {
+        Nftables::probe().unwrap();
+        assert_eq!(run("nft", &["list", "ruleset"]), "");
+        let scene = Scene::new();
+        let mut table = scene.empty_table();
+        let mut plane = Nftables::open().unwrap();
+        plane.settle(&table).unwrap();
+        let before = run("nft", &["list", "ruleset"]);
+        let mut monitor = Command::new("nft").arg("monitor").stdout(Stdio::piped()).spawn().unwrap();
+        let mut heard = BufReader::new(monitor.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // It listens once it has heard something.
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let caller = std::thread::spawn(move || while !stopped.load(Ordering::Relaxed) {
+            run("nft", &["add table ip begin; delete table ip begin"]);
+        });
+        assert!(heard.any(|line| line.contains("begin")));
+        stop.store(true, Ordering::Relaxed);
+        caller.join().unwrap();
+        for _ in 0..3 {
+            Nftables::probe().unwrap();
+        }
+        run("nft", &["add table ip end; delete table ip end"]);
+        let tables = heard.take_while(|line| !line.contains("table ip end"));
+        let foreign = tables.filter(|line| !line.contains("begin") && !line.starts_with('#'));
+        assert_eq!(foreign.collect::<Vec<_>>(), [""; 0]);
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        assert_eq!(run("nft", &["list", "ruleset"]), before);
+        assert!(!plane.is_disturbed());
+        let change = scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
+        plane.update(&table, &[change]).unwrap();
+        assert!(!plane.is_disturbed());
     }
 
     fn a_thousand_changes_leave_what_one_would() {

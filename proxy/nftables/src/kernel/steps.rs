@@ -153,11 +153,10 @@ impl Step<'_> {
         let mut batch = Batch::new(generation);
         match self {
             Self::Whole(change) => {
-                shape(&mut batch, change, false);
-                elements(&mut batch, &change.removed, &change.added);
+                whole(&mut batch, change, TABLE, false);
             }
-            Self::Shape(change) => shape(&mut batch, change, true),
-            Self::Elements(part) => elements(&mut batch, &part.removed, &part.added),
+            Self::Shape(change) => shape(&mut batch, change, TABLE, true),
+            Self::Elements(part) => elements(&mut batch, TABLE, &part.removed, &part.added),
             Self::Activate(change) => {
                 for (family, _) in &change.tables {
                     batch.new_table(family_number(*family), TABLE, false);
@@ -168,39 +167,56 @@ impl Step<'_> {
     }
 }
 
-fn shape(batch: &mut Batch, change: &Change, dormant: bool) {
+/// A batch that makes everything of a change in tables of another name, which stay asleep.
+pub(crate) fn whole_asleep(change: &Change, table: &'static str) -> Batch {
+    let mut batch = Batch::new(None);
+    whole(&mut batch, change, table, true);
+    batch
+}
+
+fn whole(batch: &mut Batch, change: &Change, table: &'static str, dormant: bool) {
+    shape(batch, change, table, dormant);
+    elements(batch, table, &change.removed, &change.added);
+}
+
+fn shape(batch: &mut Batch, change: &Change, table: &'static str, dormant: bool) {
     for (family, exists) in &change.tables {
         let number = family_number(*family);
         if *exists {
-            batch.delete_table(number, TABLE);
+            batch.delete_table(number, table);
         }
-        batch.new_table(number, TABLE, dormant);
+        batch.new_table(number, table, dormant);
         for name in SETS {
             let remarks = schema::set_remarks(name, *family);
-            batch.new_set(number, TABLE, &schema::set_shape(name, *family), &remarks);
+            batch.new_set(number, table, &schema::set_shape(name, *family), &remarks);
         }
     }
     for chain in change.chains.iter().filter(|chain| !chain.exists) {
         let hook = rules::hook_of(&chain.name);
-        batch.new_chain(family_number(chain.family), TABLE, &chain.name, hook);
+        batch.new_chain(family_number(chain.family), table, &chain.name, hook);
     }
     for chain in &change.chains {
         let number = family_number(chain.family);
         if chain.exists {
-            batch.flush_chain(number, TABLE, &chain.name);
+            batch.flush_chain(number, table, &chain.name);
         }
         for rule in &chain.rules {
-            batch.new_rule(number, TABLE, &chain.name, rule);
+            batch.new_rule(number, table, &chain.name, rule);
         }
     }
 }
 
-fn elements(batch: &mut Batch, removed: &[(Item, Value)], added: &[(Item, Value)]) {
+fn elements(
+    batch: &mut Batch,
+    table: &'static str,
+    removed: &[(Item, Value)],
+    added: &[(Item, Value)],
+) {
     for (family, set, elements) in by_set(removed) {
-        batch.delete_elements(family_number(family), TABLE, set, elements);
+        batch.delete_elements(family_number(family), table, set, elements);
     }
     for (family, set, elements) in by_set(added) {
-        batch.new_elements(family_number(family), TABLE, set, elements);
+        batch.new_elements(family_number(family), table, set, elements);
     }
 }
 
