@@ -57,7 +57,7 @@ pub(crate) fn packets(hosts: &Hosts, scene: &Scene, plane: &mut impl Plane, fami
             7,
             Frontend {
                 sources: Some(
-                    ["198.51.100.0/24", "2001:db8:394::/48"]
+                    ["192.0.2.0/24", "2001:db8:2::/64"]
                         .iter()
                         .map(|net| net.parse().unwrap())
                         .collect(),
@@ -138,10 +138,9 @@ pub(crate) fn packets(hosts: &Hosts, scene: &Scene, plane: &mut impl Plane, fami
             "{family:?} {transport:?} {host:?}"
         );
     }
-    // Source ranges.
-    for host in [&hosts.client, &hosts.pods[0]] {
-        assert_eq!(ask(host, 7), Answer::Silence);
-    }
+    // Source ranges: the client is in them, and no Pod.
+    assert_eq!(several(&hosts.client, 7), [seen(1, bridge)].into());
+    assert_eq!(ask(&hosts.pods[0], 7), Answer::Silence);
     // Affinity: one endpoint for each client, also when the other one goes and comes.
     let kept = several(&hosts.client, 8);
     assert_eq!(kept.len(), 1, "{kept:?}");
