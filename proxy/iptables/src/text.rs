@@ -22,6 +22,13 @@ fn try_write_rule(text: &mut String, rule: &Rule, family: IpFamily) -> fmt::Resu
     if let Target::Foreign(foreign) = &rule.target {
         return write!(text, " {foreign}");
     }
+    write_addresses_and_ports(text, rule)?;
+    write_states_and_marks(text, rule)?;
+    write_list(text, rule.recent.as_ref(), family)?;
+    write_target(text, &rule.target, family)
+}
+
+fn write_addresses_and_ports(text: &mut String, rule: &Rule) -> fmt::Result {
     if let Some(network) = rule.source {
         write!(text, " -s {network}")?;
     }
@@ -50,6 +57,10 @@ fn try_write_rule(text: &mut String, rule: &Rule, family: IpFamily) -> fmt::Resu
         Some((first, last)) => write!(text, " --dport {first}:{last}")?,
         None => {}
     }
+    Ok(())
+}
+
+fn write_states_and_marks(text: &mut String, rule: &Rule) -> fmt::Result {
     if !rule.states.is_empty() {
         write!(text, " -m conntrack --ctstate {}", rule.states)?;
     }
@@ -66,24 +77,25 @@ fn try_write_rule(text: &mut String, rule: &Rule, family: IpFamily) -> fmt::Resu
             " -m statistic --mode random --probability {probability}"
         )?;
     }
+    Ok(())
+}
+
+fn write_list(text: &mut String, recent: Option<&Recent>, family: IpFamily) -> fmt::Result {
     let mask = match family {
         IpFamily::V4 => "255.255.255.255",
         IpFamily::V6 => "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
     };
-    match &rule.recent {
-        None => {}
-        Some(Recent::Set { list }) => {
-            write!(
-                text,
-                " -m recent --set --name {list} --mask {mask} --rsource"
-            )?;
-        }
+    match recent {
+        None => Ok(()),
+        Some(Recent::Set { list }) => write!(
+            text,
+            " -m recent --set --name {list} --mask {mask} --rsource"
+        ),
         Some(Recent::Update { list, seconds }) => write!(
             text,
             " -m recent --update --seconds {seconds} --reap --name {list} --mask {mask} --rsource"
-        )?,
+        ),
     }
-    write_target(text, &rule.target, family)
 }
 
 fn write_target(text: &mut String, target: &Target, family: IpFamily) -> fmt::Result {
@@ -166,7 +178,7 @@ impl Reader {
                 _ => return None,
             },
             "--comment" => self.rule.comment = Some(self.words.next()?.into()),
-            "--sport" => self.rule.source_port = self.words.next()?.parse().ok(),
+            "--sport" => self.rule.source_port = Some(self.words.next()?.parse().ok()?),
             "--dport" => self.rule.destination_ports = Some(ports(&self.words.next()?)?),
             "--ctstate" => self.states()?,
             "--set" => {
@@ -382,6 +394,7 @@ mod tests {
             " -m mark --mark 0x1/0x3 -j RETURN",
             " -m limit --limit 1/sec -j RETURN",
             " -m recent --rcheck --name x -j RETURN",
+            " -p tcp -m tcp --sport 1:5 -j DROP",
             " -j DNAT --to-destination 10.0.0.1:80 --persistent",
             " -j MASQUERADE --to-ports 1-2",
         ] {

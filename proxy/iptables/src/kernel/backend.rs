@@ -1,6 +1,7 @@
 //! Which iptables: there are two back ends, and rules in one are not seen by the programs of the other.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -190,7 +191,7 @@ impl Found {
             (Backend::Legacy, IpFamily::V4) => "/proc/thread-self/net/ip_tables_names",
             (Backend::Legacy, IpFamily::V6) => "/proc/thread-self/net/ip6_tables_names",
         };
-        Some(std::fs::read_to_string(names).unwrap_or_default())
+        tables_listed(std::fs::read_to_string(names))
     }
 
     /// The rules of everybody there.
@@ -208,6 +209,15 @@ impl Found {
                 .any(|line| KUBELET_CHAINS.iter().any(|chain| line.starts_with(chain)));
         }
         census
+    }
+}
+
+/// What the kernel says of its tables, if it does: without the file it has none, and one that may not be read says nothing.
+fn tables_listed(read: io::Result<String>) -> Option<String> {
+    match read {
+        Ok(names) => Some(names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(String::new()),
+        Err(_) => None,
     }
 }
 
@@ -282,6 +292,18 @@ const KUBELET_CHAINS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_that_may_not_be_listed_may_be_there() {
+        for (read, expected) in [
+            (Ok("nat\n"), Some("nat\n")),
+            (Err(io::ErrorKind::NotFound), Some("")),
+            (Err(io::ErrorKind::PermissionDenied), None),
+        ] {
+            let listed = tables_listed(read.map(str::to_owned).map_err(io::Error::from));
+            assert_eq!(listed.as_deref(), expected, "{read:?}");
+        }
+    }
 
     #[test]
     fn versions_and_back_ends_are_read() {
