@@ -73,14 +73,9 @@ impl<'a> Compiler<'a> {
         };
         let inside = choose(inside_role, &frontend.inside);
         let outside = choose(outside_role, &frontend.outside);
-        let mark = match frontend.masquerade {
-            Masquerade::Always => Some(names::MARK_MASQUERADE),
-            Masquerade::UnlessPod => Some(names::MARK_OUTSIDE),
-            Masquerade::OnlyNode | Masquerade::OnlyHairpin => None,
-        };
         let mut all = Vec::new();
         if inside.is_some() || outside.is_some() {
-            all.extend(mark.map(|mark| jump(&mark.into())));
+            all.extend(mark(frontend.masquerade));
         }
         if splits {
             all.extend(
@@ -93,12 +88,8 @@ impl<'a> Compiler<'a> {
 
         let mut output = Vec::new();
         if splits || frontend.masquerade == Masquerade::OnlyNode {
-            let mark = match frontend.masquerade {
-                Masquerade::OnlyNode => Some(names::MARK_OUTSIDE),
-                _ => mark,
-            };
             if let Some(inside) = &inside {
-                output.extend(mark.map(|mark| jump(&mark.into())));
+                output.extend(mark_of_node(frontend.masquerade));
                 output.push(jump(inside));
             } else if outside.is_some() {
                 output.push(Rule::to(Target::Accept));
@@ -272,6 +263,24 @@ struct Entries {
 struct Refusals {
     all: Vec<Rule>,
     outside: Vec<Rule>,
+}
+
+/// Marks flows whose source is to be replaced.
+fn mark(masquerade: Masquerade) -> Option<Rule> {
+    let chain = match masquerade {
+        Masquerade::Always => names::MARK_MASQUERADE,
+        Masquerade::UnlessPod => names::MARK_OUTSIDE,
+        Masquerade::OnlyNode | Masquerade::OnlyHairpin => return None,
+    };
+    Some(jump(&chain.into()))
+}
+
+/// The same for flows of the node itself.
+fn mark_of_node(masquerade: Masquerade) -> Option<Rule> {
+    match masquerade {
+        Masquerade::OnlyNode => Some(jump(&names::MARK_OUTSIDE.into())),
+        other => mark(other),
+    }
 }
 
 fn kind(kind: FrontendKind) -> &'static str {
