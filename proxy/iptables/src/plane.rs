@@ -83,13 +83,7 @@ impl Iptables {
         let families = self.kernel.found().families();
         let mirror = self.mirror.insert(Mirror::new(table, self.style, families));
         mirror.heed_others(&held);
-        let mut change = held.diff(mirror.program());
-        if let Some(change) = &mut change {
-            // What is there already cannot be told of the others.
-            change
-                .families
-                .retain(|family, _| held.families.contains_key(family));
-        }
+        let change = self.missing(&held);
         let sent = self.send(change);
         read.and(sent)
     }
@@ -151,14 +145,24 @@ impl Iptables {
     /// Whether the kernel holds our rules as we left them.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// If a family cannot be read, and the other one is as we left it.
     pub fn is_as_left(&mut self) -> Result<bool, KernelError> {
         let (held, read) = self.read_what_can_be();
-        read?;
         if let Some(mirror) = &mut self.mirror {
             mirror.heed_others(&held);
         }
-        Ok(held.diff(self.wanted()).is_none())
+        match self.missing(&held) {
+            Some(_) => Ok(false),
+            None => read.map(|()| true),
+        }
+    }
+
+    /// What leads from what is held to what is wanted; what is held of a family that could not be read, nobody knows.
+    fn missing(&self, held: &Program) -> Option<Change> {
+        let mut change = held.diff(self.wanted())?;
+        let families = &mut change.families;
+        families.retain(|family, _| held.families.contains_key(family));
+        (!families.is_empty()).then_some(change)
     }
 
     /// What the families hold that can be read, and why others cannot.

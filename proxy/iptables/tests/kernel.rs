@@ -324,6 +324,7 @@ fn a_table_that_cannot_be_read_is_told_and_keeps_nobody_from_the_rest() {
         };
         make_unreadable();
         run("iptables-nft", &["-t", "nat", "-F"]);
+        assert!(!plane.is_as_left().unwrap(), "IPv4 waits for IPv6");
         let refused = plane.settle(&table).unwrap_err().to_string();
         let expected = "ip6tables-save cannot read table nat, for it has rules that iptables did not make: \
                         look for them with \"nft list table ip6 nat\", and have them in a table of another name";
