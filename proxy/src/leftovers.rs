@@ -29,7 +29,7 @@ pub struct Leftovers {
 pub fn remove() -> io::Result<Leftovers> {
     let mut leftovers = Leftovers::default();
     // Where there is no nf_tables there is nothing in it.
-    let mut nftables = match Nftables::probe() {
+    let mut nftables = match Nftables::answers() {
         Ok(()) => Some(Netfilter::open()?),
         Err(_) => None,
     };

@@ -59,7 +59,7 @@ impl Others {
     /// Removes the rules that they left behind, and says so.
     fn remove(self, is_first: bool) -> IsDone {
         // Where there is no nf_tables there is nothing in it.
-        let nftables = self.nftables && Nftables::probe().is_ok();
+        let nftables = self.nftables && Nftables::answers().is_ok();
         let nftables = !nftables || say_removed(Mode::Nftables, Nftables::remove(), is_first);
         nftables & say_removed(Mode::Iptables, Iptables::remove(self.spared), is_first)
     }

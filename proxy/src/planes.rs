@@ -104,7 +104,7 @@ impl Plane {
 pub(crate) fn remove_all() -> anyhow::Result<bool> {
     let iptables =
         proxy_iptables::Iptables::remove(None).context("failed to remove the rules of iptables");
-    let nftables = match Nftables::probe() {
+    let nftables = match Nftables::answers() {
         Ok(()) => remove_nftables().context("failed to remove the tables of nftables"),
         // Where there is no nf_tables there is nothing in it.
         Err(error) => {
@@ -128,7 +128,7 @@ pub(crate) struct MovedVips(proxy_nftables::SendOn);
 impl MovedVips {
     /// Opens it; nothing is changed.
     pub(crate) fn open() -> Result<Self, KernelError> {
-        Nftables::probe()?;
+        Nftables::answers()?;
         proxy_nftables::SendOn::open().map(Self)
     }
 }
