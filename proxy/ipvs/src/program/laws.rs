@@ -18,7 +18,7 @@ fn surroundings(scene: &Scene) -> Surroundings {
     let own = context.addresses.iter().chain(&context.node_port_addresses);
     Surroundings {
         own: Arc::new(own.copied().collect()),
-        missing: [Scheduler::MaglevHashing].into(),
+        missing: [Scheduler::WeightedLeastConnection].into(),
         ..Surroundings::default()
     }
 }

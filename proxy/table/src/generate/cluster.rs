@@ -142,7 +142,6 @@ fn any_scheduler() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop_oneof![
         8 => Just(BTreeMap::new()),
         1 => Just(named("wlc")),
-        1 => Just(named("mh")),
         1 => Just(named("unknown")),
     ]
 }
