@@ -262,9 +262,9 @@ test-differential: build lab ## The proxy beside the real kube-proxy: random Ser
 .PHONY: test-differential-iptables
 test-differential-iptables: build lab ## The same with both in their iptables modes, ours in either back end
 	@tools/legacy-iptables
-	$(TIMED) 'Beside kube-proxy, both with iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=80 FOGHORN_FLOWS=60 \
+	$(TIMED) 'Beside kube-proxy, both with iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=48 FOGHORN_FLOWS=60 \
 		FOGHORN_PROXY_ARGUMENTS='--iptables-backend nft' $(IN_LAB) --test differential -- --ignored --nocapture
-	$(TIMED) 'Beside kube-proxy, ours with legacy iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=80 FOGHORN_FLOWS=60 \
+	$(TIMED) 'Beside kube-proxy, ours with legacy iptables' env FOGHORN_MODE=iptables FOGHORN_SEED=$(or $(FOGHORN_SEED),3) FOGHORN_TABLES=48 FOGHORN_FLOWS=60 \
 		FOGHORN_PROXY_ARGUMENTS='--iptables-backend legacy' $(IN_LAB) --test differential -- --ignored --nocapture
 
 .PHONY: test-differential-ipvs
@@ -303,11 +303,14 @@ comma := ,
 emulation:
 	@tools/prerequisites socat=socat ipset=ipset
 
-.PHONY: test-ipvs
-test-ipvs: build lab $(EMULATED) ## IPVS: its kernel suite, the main job and the rules after random changes, under qemu (IPVS_KERNEL=6.12)
+.PHONY: test-ipvs-core
+test-ipvs-core: build lab $(EMULATED) ## IPVS: its kernel suite and the main job, under qemu (IPVS_KERNEL=6.12)
 	@tools/prerequisites ipvsadm=ipvsadm
 	$(TIMED) 'IPVS in Linux $(IPVS_KERNEL)' $(call cargo_in_kernel,$(IPVS_KERNEL)) test --profile $(PROFILE) -p proxy-ipvs --test kernel -- --ignored --test-threads 1
 	$(TIMED) 'The main job with IPVS' env FOGHORN_SERVICES=3 $(call in_kernel_lab) --test main_job -- --ignored --nocapture
+
+.PHONY: test-ipvs
+test-ipvs: test-ipvs-core ## The same, and the rules of IPVS after random changes
 	$(TIMED) 'Rules of IPVS after random changes' env FOGHORN_CHANGES=40 $(call in_kernel_lab) --test rules -- --ignored --nocapture
 
 .PHONY: test-ipvs-moves

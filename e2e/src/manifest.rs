@@ -1,8 +1,11 @@
 //! The objects that the lab's users write.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::topology::NodeNumber;
+use crate::wait;
 
 /// The image that the node agent knows: answers to HTTP on port 8080 and to UDP on port 8081.
 pub const IMAGE: &str = "agnhost";
@@ -42,7 +45,12 @@ pub fn deployment(name: &str, replicas: u32) -> Value {
                         "image": IMAGE,
                         "args": ["netexec", "--http-port=8080", "--udp-port=8081"],
                         "ports": [{"containerPort": 8080}, {"containerPort": 8081, "protocol": "UDP"}],
-                        "readinessProbe": {"httpGet": {"path": "/hostname", "port": 8080}, "periodSeconds": 1},
+                        "readinessProbe": {
+                            "httpGet": {"path": "/hostname", "port": 8080},
+                            "periodSeconds": 1,
+                            // Where everything takes long, so does the answer of a Pod that is ready.
+                            "timeoutSeconds": wait::patience(Duration::from_secs(1)).as_secs(),
+                        },
                     }],
                 },
             },
