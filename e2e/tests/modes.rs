@@ -127,6 +127,7 @@ fn change_under_load(node: &mut Node, address: IpAddr, from: Plane, to: Plane) -
 /// Somebody has the lock of iptables for longer than the proxy waits for it: the former rules go once it is free.
 fn while_the_lock_is_held(node: &mut Node, logs: &Path) -> Result<()> {
     change(node, IptablesLegacy)?;
+    rules_are_counted(node)?;
     let recipe = Recipe::new("lock-holder", "/usr/bin/flock", &node.namespace);
     let recipe = recipe.args(["/run/xtables.lock", "sleep", "7"]);
     let mut holder = Program::start(recipe, logs)?;
@@ -139,6 +140,23 @@ fn while_the_lock_is_held(node: &mut Node, logs: &Path) -> Result<()> {
     change(node, Nftables)?;
     let ended = holder.wait(Duration::ZERO);
     ended.context("the rules went while somebody had the lock")?;
+    Ok(())
+}
+
+/// As kube-proxy counts its own in that mode.
+fn rules_are_counted(node: &Node) -> Result<()> {
+    let scrape = ["--silent", "--fail", "http://127.0.0.1:10249/metrics"];
+    let text = node.namespace.output("curl", &scrape)?;
+    for table in ["filter", "nat"] {
+        for family in ["IPv4", "IPv6"] {
+            let name = format!(
+                "kubeproxy_sync_proxy_rules_iptables_total{{table=\"{table}\",ip_family=\"{family}\"}} "
+            );
+            let count = text.lines().find_map(|line| line.strip_prefix(&name));
+            let count: u32 = count.with_context(|| format!("no {name}"))?.parse()?;
+            ensure!(count > 0, "no rules: {name}{count}");
+        }
+    }
     Ok(())
 }
 
