@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressAttribute;
+use proxy_ipvs::KUBE_LINK;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ async fn follow(addresses: &watch::Sender<BTreeSet<IpAddr>>) -> anyhow::Result<(
     let followed = async {
         loop {
             let mut all = BTreeSet::new();
+            // NodePorts are not offered on the addresses of Services.
             let of_services = index_of(&handle, KUBE_LINK).await;
             let mut answers = std::pin::pin!(handle.address().get().execute());
             while let Some(message) = answers.try_next().await? {
@@ -80,5 +82,3 @@ fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
 }
 
 const RETRY: Duration = Duration::from_secs(1);
-/// The interface that kube-proxy's IPVS mode gives the addresses of Services: NodePorts are not offered on those.
-const KUBE_LINK: &str = "kube-ipvs0";

@@ -54,12 +54,15 @@ pub enum Reason {
     NftablesRefuses(String),
 }
 
-/// What `auto` comes to, given why nftables cannot be used here, if it cannot.
-pub fn choose(mode: Mode, refusal: Option<String>) -> (Mode, Reason) {
-    match (mode, refusal) {
-        (Mode::Auto, None) => (Mode::Nftables, Reason::HasNftables),
-        (Mode::Auto, Some(refusal)) => (Mode::Iptables, Reason::NftablesRefuses(refusal)),
-        (asked, _) => (asked, Reason::Asked),
+/// What `auto` comes to. Only for that it is asked why nftables cannot be used here, if it cannot: the answer takes the kernel
+/// some time.
+pub fn choose(mode: Mode, refusal: impl FnOnce() -> Option<String>) -> (Mode, Reason) {
+    if mode != Mode::Auto {
+        return (mode, Reason::Asked);
+    }
+    match refusal() {
+        None => (Mode::Nftables, Reason::HasNftables),
+        Some(refusal) => (Mode::Iptables, Reason::NftablesRefuses(refusal)),
     }
 }
 
@@ -86,7 +89,7 @@ mod tests {
             ),
             ("iptables", None, Mode::Iptables, "--dataplane asks for it"),
         ] {
-            let (mode, reason) = choose(asked.parse().unwrap(), refusal);
+            let (mode, reason) = choose(asked.parse().unwrap(), || refusal);
             assert_eq!(
                 (mode, reason.to_string().as_str()),
                 (expected, why),

@@ -31,8 +31,7 @@ pub(crate) enum Plane {
 impl Plane {
     /// Opens the one that was asked for, or the one that this machine can have, and says why; nothing is changed.
     pub(crate) fn open(mode: Mode, arguments: &Arguments) -> anyhow::Result<Self> {
-        let works = Nftables::probe();
-        let refusal = works.err().map(|error| Chain(&error).to_string());
+        let refusal = || Some(Chain(&Nftables::probe().err()?).to_string());
         let (mode, reason) = choose(mode, refusal);
         if let Reason::NftablesRefuses(_) = reason {
             tracing::warn!(mode = mode.name(), %reason, "Chose the data plane");

@@ -5,7 +5,7 @@ mod retire;
 mod settings;
 mod socket;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -22,8 +22,7 @@ use proxy_table::Endpoint;
 use crate::message::rtnetlink::{self, Link};
 use crate::message::{self, Request, ToIpvs, Told, Verb};
 use crate::program::{Command, Program, Server};
-use retire::KUBE_LINK;
-pub use retire::Retired;
+pub use retire::{KUBE_LINK, Retired};
 use settings::Before;
 pub use settings::SettingError;
 use socket::Socket;
@@ -119,15 +118,7 @@ impl Kernel {
             })?;
             program.servers.insert(told.key, server);
         }
-        let link = self.find_link()?;
-        if let Some(link) = link {
-            for family in [IpFamily::V4, IpFamily::V6] {
-                self.routes.dump(rtnetlink::get_routes(family), |answer| {
-                    let route = rtnetlink::read_route(answer, link.index);
-                    program.addresses.extend(route);
-                })?;
-            }
-        }
+        program.addresses = self.addresses()?;
         Ok(program)
     }
 
@@ -252,6 +243,19 @@ impl Kernel {
             kernel.routes.commit(vec![(delete, &[])])?;
         }
         Ok(found)
+    }
+
+    /// The addresses that are routed to our interface.
+    fn addresses(&mut self) -> Result<BTreeMap<IpAddr, Option<IpAddr>>, KernelError> {
+        let mut addresses = BTreeMap::new();
+        if let Some(link) = self.find_link()? {
+            for family in [IpFamily::V4, IpFamily::V6] {
+                self.routes.dump(rtnetlink::get_routes(family), |answer| {
+                    addresses.extend(rtnetlink::read_route(answer, link.index));
+                })?;
+            }
+        }
+        Ok(addresses)
     }
 
     fn told(&mut self) -> Result<Vec<Told>, KernelError> {

@@ -16,6 +16,6 @@ mod plane;
 mod program;
 
 pub use draining::Draining;
-pub use kernel::{Kernel, KernelError, Retired, SettingError, SocketError, Timeouts};
+pub use kernel::{KUBE_LINK, Kernel, KernelError, Retired, SettingError, SocketError, Timeouts};
 pub use plane::Ipvs;
 pub use program::{Change, Command, Mirror, Program, Server, Surroundings};

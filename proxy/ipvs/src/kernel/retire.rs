@@ -102,10 +102,9 @@ impl Kernel {
 
     /// Removes the routes to addresses at which no server of ours is left.
     fn remove_idle_routes(&mut self) -> Result<(), KernelError> {
-        let held = self.read()?;
-        let ours = held.servers.iter().filter(|(_, server)| !server.foreign);
-        let used: BTreeSet<IpAddr> = ours.map(|(key, _)| key.address).collect();
-        let addresses = held.addresses.into_keys();
+        let ours = self.told()?.into_iter().filter(|told| told.ours);
+        let used: BTreeSet<IpAddr> = ours.map(|told| told.key.address).collect();
+        let addresses = self.addresses()?.into_keys();
         let idle = addresses.filter(|address| !used.contains(address));
         let removals: Vec<Command> = idle.map(Command::RemoveAddress).collect();
         self.link = self.find_link()?.map(|link| link.index);
@@ -161,7 +160,7 @@ fn destroy_sets() -> Result<(), KernelError> {
 }
 
 /// The interface that kube-proxy gives the addresses of Services.
-pub(super) const KUBE_LINK: &str = "kube-ipvs0";
+pub const KUBE_LINK: &str = "kube-ipvs0";
 /// The ports of `--service-node-port-range`, unless the API server is told others.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// The sets of its IPVS mode, behind `KUBE-` and `KUBE-6-`.
