@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use proxy::arguments::Arguments;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy_ipvs::{KernelError, Timeouts};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config_runtime::arguments::CommonArguments;
+use config_runtime::chain::Chain;
 use config_runtime::source::Source;
 use config_runtime::supervision::Supervisor;
 use config_runtime::telemetry::{self, LogLevel};
@@ -140,7 +141,7 @@ async fn run(
             supervisor.spawn_server("moved addresses", until(closing, sending_on));
         }
         Err(error) => {
-            let error = telemetry::Chain(&error);
+            let error = Chain(&error);
             tracing::warn!(%error, "Connections do not survive the move of their VIP to this node");
         }
     }

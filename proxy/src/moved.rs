@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use config::snapshot::Snapshot;
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use futures::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::watch;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use proxy::leftovers::{self, Leftovers};
 use proxy::mode::Mode;
 use proxy_iptables::{Backend, Iptables};

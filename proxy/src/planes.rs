@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use proxy::arguments::Arguments;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy::metrics::Metrics;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use config::name::{NodeName, ServiceKey};
 use config::snapshot::Snapshot;
+use config_runtime::chain::Chain;
 use config_runtime::debug::{Question, Questions};
 use config_runtime::source::{Source, Update};
-use config_runtime::telemetry::Chain;
 use futures::future::Either;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use speaker_announcer::heartbeat::key::KeyError;
 use speaker_announcer::{Key, Keyring};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::telemetry::Chain;
+use crate::chain::Chain;
 
 /// Whether the API server answers; shared by everything that asks it.
 #[derive(Clone, Debug, Default)]

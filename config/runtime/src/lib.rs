@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod backoff;
+pub mod chain;
 pub mod client;
 pub mod connection;
 pub mod debug;

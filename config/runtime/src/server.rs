@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::Chain;
+use crate::chain::Chain;
 use crate::tls::Identity;
 
 /// Something that can be well or not; the text says what is wrong.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::telemetry::Chain;
+use crate::chain::Chain;
 
 /// Where a certificate and its key are.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use config::name::ServiceKey;
 use config::service::ServiceKind;
+use config_runtime::chain::Chain;
 use config_runtime::events::Severity;
-use config_runtime::telemetry::Chain;
 use controller_allocator::Claim;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1 as api;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use config::crd::ServiceL2Status;
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use controller_allocator::Stranger;
 use futures::StreamExt;
 use futures::stream::BoxStream;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use config::crd::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, L2AdvertisementStatus};
 use config::name::ServiceKey;
+use config_runtime::chain::Chain;
 use config_runtime::lease::Leadership;
-use config_runtime::telemetry::Chain;
 use controller_allocator::Hold;
 use controller_allocator::status::ServiceStatus;
 use jiff::Timestamp;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use config::address::IpFamily;
-use config_runtime::telemetry::Chain;
+use config_runtime::chain::Chain;
 use speaker_announcer::{Event, LinkIndex, Payload, Rejection, Transmit};
 
 use super::control::Command;

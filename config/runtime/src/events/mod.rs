@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::chain::Chain;
 use crate::connection::status_code;
-use crate::telemetry::Chain;
 pub use machine::{Event, Severity, Subject};
 use machine::{Recorder, Write};
 

@@ -14,8 +14,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::Chain;
 use crate::connection::status_code;
-use crate::telemetry::Chain;
 use machine::{Answer, Change, Claim, Elector, Record, Request, Timing};
 
 /// Which lease, and who asks for it.
