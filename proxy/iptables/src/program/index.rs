@@ -11,7 +11,7 @@ use config::service::Protocol;
 use proxy_table::{Endpoint, ForwardingTable, UndefinedPort};
 
 use super::base::Surroundings;
-use super::compile::{Key, Reached};
+use super::reached::{Key, Reached};
 use super::service::Compiler;
 use super::tree::{ANSWERS, REFUSED, Tree, branch, branch_network, leaf, leaf_network, span};
 use super::{Table, jump, names};

@@ -7,8 +7,8 @@ use config::address::IpFamily;
 use proxy_table::{ForwardingTable, FrontendKey, TableChange};
 
 use super::base::Surroundings;
-use super::compile::Key;
 use super::index::{Index, Patch, Touched};
+use super::reached::Key;
 use super::{Block, Change, Program, Ruleset, Style, Table};
 
 /// The program of a table, and where each of its chains comes from.
@@ -25,6 +25,17 @@ pub struct Mirror {
 
 /// How many rules each table has.
 type Counts = BTreeMap<(IpFamily, Table), usize>;
+
+impl Program {
+    /// What the kernel should hold for a table, in these families.
+    pub fn compile(
+        table: &ForwardingTable,
+        style: Style,
+        families: impl IntoIterator<Item = IpFamily>,
+    ) -> Self {
+        Mirror::new(table, style, families).into_program()
+    }
+}
 
 impl Mirror {
     /// The mirror of a table, in these families.

@@ -1,13 +1,13 @@
 //! What the kernel should hold, and how it gets there.
 
 mod base;
-mod compile;
 mod diff;
 mod index;
 #[cfg(test)]
 mod laws;
 mod mirror;
 mod names;
+mod reached;
 mod save;
 mod service;
 mod tree;

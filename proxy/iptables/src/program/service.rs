@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use proxy_table::{Endpoint, Frontend, FrontendKind, Masquerade, Outcome};
 
 use super::base::Surroundings;
-use super::compile::{Key, Reached};
 use super::names::{self, Port, Role};
+use super::reached::{Key, Reached};
 use super::tree::{OUTPUT, OUTSIDE, REFUSED, SERVICES, Tree};
 use super::{Ruleset, Table, jump};
 use crate::rule::{Probability, Recent, Rule, States, Target};

@@ -29,6 +29,14 @@ pub(crate) struct Elements {
     added: Vec<(Item, Value)>,
 }
 
+impl Change {
+    /// How many octets it is for the kernel, as one batch of netlink messages.
+    pub fn encoded_octets(&self) -> usize {
+        let (octets, ..) = Step::Whole(self).encode(None).finish();
+        octets.len()
+    }
+}
+
 /// A change in as many batches as it takes.
 ///
 /// Whatever is between two of them, each flow meets what it met before the change or what it will meet after it, as

@@ -25,7 +25,6 @@ pub use item::{
 pub use mirror::{ChangedFrontend, Mirror, changed_frontends};
 pub use walk::Choice;
 
-use crate::kernel::steps::Step;
 use crate::netlink::expression::Expression;
 
 /// The steps of a rule.
@@ -92,12 +91,6 @@ impl Change {
     /// How many elements come and go.
     pub fn elements(&self) -> usize {
         self.removed.len() + self.added.len()
-    }
-
-    /// How many octets it is for the kernel, as one batch of netlink messages.
-    pub fn encoded_octets(&self) -> usize {
-        let (octets, ..) = Step::Whole(self).encode(None).finish();
-        octets.len()
     }
 }
 

@@ -1,4 +1,4 @@
-//! From the table to chains.
+//! Where frontends are reached.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -8,20 +8,6 @@ use config::address::IpFamily;
 use config::name::ServiceKey;
 use config::service::Protocol;
 use proxy_table::{ForwardingTable, Frontend, FrontendKey, Place};
-
-use super::mirror::Mirror;
-use super::{Program, Style};
-
-impl Program {
-    /// What the kernel should hold for a table, in these families.
-    pub fn compile(
-        table: &ForwardingTable,
-        style: Style,
-        families: impl IntoIterator<Item = IpFamily>,
-    ) -> Self {
-        Mirror::new(table, style, families).into_program()
-    }
-}
 
 /// Where a frontend is reached.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
