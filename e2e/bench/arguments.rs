@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum as _};
 use e2e::mode::Mode;
 
 use crate::contender::Contender;
-use crate::controller::Giver;
+use crate::giver::Giver;
 
 /// Measures service proxies beside each other, and writes the tables.
 #[derive(Debug, Parser)]

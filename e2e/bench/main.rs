@@ -10,6 +10,7 @@ mod commit_watch;
 mod connect;
 mod contender;
 mod controller;
+mod giver;
 mod latency;
 mod load;
 mod measure;

@@ -27,6 +27,7 @@ pub mod kubectl;
 pub mod lab;
 pub mod lan;
 pub mod long;
+mod machine;
 pub mod manifest;
 pub mod metrics;
 pub mod mode;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::lan::{FORWARDING, plug_in};
+use crate::machine::{FORWARDING, plug_in};
 use crate::namespace::Namespace;
 use crate::program::Program;
 use crate::topology::NodeNumber;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::lab::Lab;
-use crate::lan;
+use crate::machine;
 use crate::manifest;
 use crate::namespace::Namespace;
 use crate::topology::{INTERFACE, POOL_IPV4, POOL_IPV6};
@@ -75,7 +75,7 @@ impl Lab {
         let (first, others) = addresses
             .split_first()
             .context("a machine needs an address")?;
-        let host = lan::plug_in(
+        let host = machine::plug_in(
             name,
             &format!("port-{number:x}"),
             &format!("02:00:00:00:01:{number:02x}"),

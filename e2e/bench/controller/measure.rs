@@ -12,8 +12,8 @@ use e2e::program::{Program, Recipe};
 use e2e::questions::{external_addresses, items};
 use serde_json::{Value, json};
 
-use super::Giver;
 use super::outcome::Outcome;
+use crate::giver::Giver;
 use crate::load::load_balancers;
 use crate::objects::{FIRST_OF_TRIALS, Number};
 use crate::usage::Usage;

@@ -8,33 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use e2e::lab::{Options, ServiceProxy, with_lab};
-use serde::{Deserialize, Serialize};
 
 use crate::again;
 use crate::arguments::Arguments;
+use crate::giver::Giver;
 use crate::surroundings::Surroundings;
 use outcome::{Outcome, tables};
-
-/// Who gives the addresses.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Giver {
-    /// Ours.
-    Foghorn,
-    /// The real controller of MetalLB.
-    Metallb,
-}
-
-impl Giver {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Foghorn => "foghorn-controller",
-            Self::Metallb => "MetalLB controller",
-        }
-    }
-}
 
 /// Lets each giver have its turn, in namespaces of its own, and writes the tables.
 pub(crate) fn run(arguments: &Arguments) -> Result<String> {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::Giver;
+use crate::giver::Giver;
 use crate::record::Figures;
 use crate::surroundings::Surroundings;
 
