@@ -46,8 +46,8 @@ const CASES: &[Case] = &[
     case(Mode::Iptables, Mode::Iptables),
 ];
 const CASES_OF_IPVS: &[Case] = &[
-    case(Mode::Ipvs, Mode::Nftables),
     case(Mode::Ipvs, Mode::Ipvs),
+    case(Mode::Ipvs, Mode::Nftables),
 ];
 
 const fn case(theirs: Mode, ours: Mode) -> Case {
@@ -149,10 +149,11 @@ mode: {}
         "with kube-proxy its rules went, or others were there: {left:?}"
     );
     let mut foghorn = Program::start(recipe, &logs)?;
-    // Connections through IPVS stay there as long as they live.
-    let wanted: BTreeSet<Holder> = match case.theirs {
-        Mode::Ipvs => &holders_of_foghorn(case.ours) | &[Holder::KubeProxyIpvs].into(),
-        Mode::Nftables | Mode::Iptables => holders_of_foghorn(case.ours),
+    let ours = holders_of_foghorn(case.ours);
+    let wanted: BTreeSet<Holder> = match (case.theirs, case.ours) {
+        // Connections through IPVS stay there as long as they live, behind servers that are ours now if we have IPVS too.
+        (Mode::Ipvs, Mode::Nftables | Mode::Iptables) => &ours | &[Holder::KubeProxyIpvs].into(),
+        _ => ours,
     };
     wait_for_holders("the rules of kube-proxy to go", node, &wanted, || {
         foghorn.expect_running()
@@ -304,9 +305,9 @@ impl Load {
             let record = stream.stop()?;
             let gap = record.longest_gap().length;
             println!(
-                "{target}: {} answers, {:?} lost, the longest gap {} ms",
+                "{target}: {} answers, {} lost, the longest gap {} ms",
                 record.answered(),
-                record.lost(),
+                record.lost().values().sum::<usize>(),
                 gap.as_millis()
             );
             ensure!(

@@ -46,3 +46,14 @@ pub struct Sent {
 #[derive(Debug, thiserror::Error)]
 #[error("failed to change the rules in the kernel")]
 pub struct PlaneError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// What became of a sync, for the seam.
+pub fn sent<E>(anything: Result<bool, E>) -> Result<Sent, PlaneError>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match anything {
+        Ok(anything) => Ok(Sent { anything }),
+        Err(error) => Err(PlaneError(Box::new(error))),
+    }
+}

@@ -1,11 +1,9 @@
 //! The iptables data plane, put to the seam.
 
-use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
+use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
 use proxy::metrics::{Metrics, Rules};
 use proxy_iptables::{Backend, Found, KernelError};
 use proxy_table::{ForwardingTable, TableChange};
-
-use crate::planes::sent;
 
 /// The iptables of this network namespace.
 #[derive(Debug)]

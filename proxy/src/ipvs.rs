@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 use config::scheduler::Scheduler;
 use config_runtime::chain::Chain;
 use proxy::arguments::Arguments;
-use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
+use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
 use proxy_ipvs::{KernelError, Timeouts};
 use proxy_table::{ForwardingTable, TableChange};
-
-use crate::planes::sent;
 
 /// IPVS of this network namespace, and the rules before it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use config_runtime::chain::Chain;
 use proxy::arguments::Arguments;
-use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
+use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
 use proxy::metrics::Metrics;
 use proxy::mode::{Mode, Reason, choose};
 use proxy::moved::SendOn;
@@ -174,16 +174,5 @@ impl DataPlane for Plane {
             Self::Iptables(plane) => plane.describe(table),
             Self::Ipvs(plane) => plane.describe(table),
         }
-    }
-}
-
-/// What became of a sync, for the seam.
-pub(crate) fn sent<E>(anything: Result<bool, E>) -> Result<Sent, PlaneError>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    match anything {
-        Ok(anything) => Ok(Sent { anything }),
-        Err(error) => Err(PlaneError(Box::new(error))),
     }
 }
