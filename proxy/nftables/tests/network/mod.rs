@@ -5,7 +5,7 @@ mod talk;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -239,8 +239,7 @@ fn ask_by_udp(target: SocketAddr, words: &mut String) -> std::io::Result<usize> 
         [0; 16].into()
     };
     // Each request is a connection of its own, whatever connections the kernel still remembers.
-    let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-    let socket = UdpSocket::bind((any, port))?;
+    let socket = UdpSocket::bind((any, next_port()))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     match socket.send(b"?") {
@@ -293,7 +292,17 @@ pub(crate) fn feed(program: &str, arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
+/// A port of this host that nothing was asked from for the longest time.
+///
+/// Those below 1024 are left out: masquerading keeps them below 1024, so a few hundred requests have them all, and the kernel
+/// drops the next one.
+fn next_port() -> u16 {
+    const PORTS: std::ops::Range<u16> = 10_000..65_000;
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+    PORTS.start + u16::try_from(asked % PORTS.len()).unwrap()
+}
+
 /// More than the second after which a SYN is sent again: a refusal that comes before `connect` sleeps is only noted,
 /// and the next one ends it.
 const PATIENCE: Duration = Duration::from_millis(1500);
