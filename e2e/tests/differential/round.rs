@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
+use config::address::IpFamily;
 use config::endpoint::EndpointSlice;
 use config::name::ServiceKey;
 use config::service::Service;
-use proxy_table::{ForwardingTable, NodeContext, Place, compile_service};
+use proxy_table::{ForwardingTable, FrontendKey, NodeContext, Place, compile_service};
 
 use crate::flows::{Question, Targets};
 use crate::network::is_own;
-use crate::objects::Table;
+use crate::objects::{Table, Workload};
 use crate::scene::Scene;
 
 /// What stands in the kernel in one round, as the specification sees it.
@@ -68,13 +69,26 @@ impl Round {
         !is_own(address) && places.any(|place| place == Place::Address(address))
     }
 
-    /// The Service of a table that the question is about.
+    /// The Service that the question is about: of its own table, else of another one that has the same place and port. Tables
+    /// share the addresses of the node.
     pub(crate) fn owner(&self, position: usize, question: &Question) -> Option<&ServiceKey> {
         let flow = &question.flow;
-        let targets = self.targets[position].iter();
-        let at_port = |target: &&(proxy_table::FrontendKey, ServiceKey, proxy_table::Frontend)| {
-            target.0.port == flow.port && target.0.protocol == flow.protocol
+        let at_port = |key: &FrontendKey| key.port == flow.port && key.protocol == flow.protocol;
+        let is_there = |key: &FrontendKey| match key.place {
+            Place::Address(address) => address == flow.destination,
+            Place::Node(family) => family == IpFamily::of(flow.destination),
         };
-        targets.filter(at_port).map(|(_, key, _)| key).next()
+        let own = self.targets[position].iter();
+        let mut own = own.filter(|(key, ..)| at_port(key));
+        let all = self.targets.iter().flatten();
+        let mut all = all.filter(|(key, ..)| at_port(key) && is_there(key));
+        let (_, service, _) = own.next().or_else(|| all.next())?;
+        Some(service)
+    }
+
+    /// The objects of a Service.
+    pub(crate) fn workload(&self, service: &ServiceKey) -> Option<&Workload> {
+        let mut workloads = self.tables.iter().flat_map(|table| &table.workloads);
+        workloads.find(|workload| workload.name == service.name())
     }
 }

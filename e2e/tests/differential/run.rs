@@ -278,23 +278,17 @@ impl Run {
             flow.arrival,
             question.crowd,
         );
-        if let Some(key) = owner {
-            let workload = table
-                .workloads
-                .iter()
-                .find(|workload| workload.name == key.name());
-            if let Some(workload) = workload {
-                println!(
-                    "{} {}",
-                    workload.service["metadata"]["labels"], workload.service["spec"]
-                );
-                println!(
-                    "status {}",
-                    workload.status.as_ref().unwrap_or(&Value::Null)
-                );
-                for slice in &workload.slices {
-                    println!("slice {} {}", slice["ports"], slice["endpoints"]);
-                }
+        if let Some(workload) = owner.and_then(|service| round.workload(service)) {
+            println!(
+                "{} {}",
+                workload.service["metadata"]["labels"], workload.service["spec"]
+            );
+            println!(
+                "status {}",
+                workload.status.as_ref().unwrap_or(&Value::Null)
+            );
+            for slice in &workload.slices {
+                println!("slice {} {}", slice["ports"], slice["endpoints"]);
             }
         }
     }
