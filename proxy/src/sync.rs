@@ -100,11 +100,12 @@ impl<P: DataPlane> Sync<P> {
             status,
             metrics,
             seen_changes: HashMap::new(),
+            triggers: Vec::new(),
             started: Timestamp::now(),
         };
         reports.heard(&first, source.snapshot());
         pending.handle_change(first.dirty);
-        let mut workplace = Workplace::Idle(worker);
+        let mut workplace = Workplace::Idle(Box::new(worker));
         let mut goals_touched = true;
         let mut failures = Failures::default();
         let mut audit = every(AUDIT_INTERVAL);
@@ -183,11 +184,11 @@ impl<P: DataPlane> Sync<P> {
 
 /// A worker at rest, or one that works: at once if the job is brief, else on a thread that may block.
 enum Workplace<P> {
-    Idle(Worker<P>),
+    Idle(Box<Worker<P>>),
     Busy(Begun, Working<P>),
 }
 
-type Ended<P> = Box<(Worker<P>, Done)>;
+type Ended<P> = Box<(Box<Worker<P>>, Done)>;
 type Working<P> = Either<Ready<Result<Ended<P>, JoinError>>, JoinHandle<Ended<P>>>;
 
 /// A job that was begun.
@@ -195,18 +196,16 @@ type Working<P> = Either<Ready<Result<Ended<P>, JoinError>>, JoinHandle<Ended<P>
 struct Begun {
     at: Instant,
     context_addresses: Option<BTreeSet<IpAddr>>,
-    /// When the endpoints in the job changed, in milliseconds since 1970.
-    triggers: Vec<i64>,
 }
 
 impl<P: DataPlane> Workplace<P> {
-    fn begin(mut worker: Worker<P>, job: Job, reports: &mut Reports) -> Self {
+    fn begin(mut worker: Box<Worker<P>>, job: Job, reports: &mut Reports) -> Self {
         let context = job.context.as_ref();
         let begun = Begun {
             at: Instant::now(),
             context_addresses: context.map(|context| context.node_port_addresses.clone()),
-            triggers: reports.triggers(&job),
         };
+        reports.handle_triggers(&job);
         let is_brief = job.is_brief();
         let work = move || {
             let done = worker.run(job);
@@ -237,7 +236,7 @@ impl<P: DataPlane> Workplace<P> {
     }
 
     /// Waits until the job is done; for ever if there is none.
-    async fn end(&mut self) -> (Worker<P>, Begun, Done) {
+    async fn end(&mut self) -> (Box<Worker<P>>, Begun, Done) {
         match self {
             Self::Idle(_) => std::future::pending().await,
             Self::Busy(begun, working) => match working.await {
@@ -298,6 +297,8 @@ struct Reports {
     metrics: Metrics,
     /// The last change of endpoints that was counted, for each Service of the last minutes.
     seen_changes: HashMap<ServiceKey, i64>,
+    /// When the endpoints changed that wait for the kernel, in milliseconds since 1970.
+    triggers: Vec<i64>,
     started: Timestamp,
 }
 
@@ -325,8 +326,7 @@ impl Reports {
     }
 
     /// Changes of endpoints that the job brings to the kernel for the first time.
-    fn triggers(&mut self, job: &Job) -> Vec<i64> {
-        let mut triggers = Vec::new();
+    fn handle_triggers(&mut self, job: &Job) {
         for (key, workload) in &job.services {
             let slices = workload.iter().flat_map(|workload| &workload.slices);
             let Some(latest) = slices
@@ -339,17 +339,16 @@ impl Reports {
                 && self.seen_changes.get(key).is_none_or(|&seen| seen < latest);
             if is_new {
                 self.seen_changes.insert(key.clone(), latest);
-                triggers.push(latest);
+                self.triggers.push(latest);
             }
         }
         if self.seen_changes.len() > SEEN_CHANGES {
             let oldest = Timestamp::now().as_millisecond() - SEEN_MILLISECONDS;
             self.seen_changes.retain(|_, seen| *seen > oldest);
         }
-        triggers
     }
 
-    fn done(&self, begun: Begun, done: Done) -> Result<(), Refused> {
+    fn done(&mut self, begun: Begun, done: Done) -> Result<(), Refused> {
         let took = begun.at.elapsed().as_secs_f64();
         self.metrics.sync.observe(took);
         let kind = if done.whole {
@@ -372,6 +371,9 @@ impl Reports {
         let count = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         self.metrics.services.set(count(done.size.0));
         self.metrics.frontends.set(count(done.size.1));
+        if done.drifted {
+            self.metrics.drifts.inc();
+        }
         match done.sent {
             Ok(sent) => {
                 self.programmed.send_if_modified(|held| {
@@ -383,7 +385,7 @@ impl Reports {
                     .handle_synced(begun.at.into_std(), std::time::Instant::now());
                 self.metrics.last_sync.set(seconds_now());
                 let now = Timestamp::now().as_millisecond();
-                for trigger in begun.triggers {
+                for trigger in self.triggers.drain(..) {
                     let waited = Duration::from_millis(u64::try_from(now - trigger).unwrap_or(0));
                     self.metrics
                         .network_programming

@@ -55,7 +55,8 @@ pub struct Done {
     pub whole: bool,
     /// Whether the kernel was found different from what was sent before.
     pub drifted: bool,
-    /// What connections that outlive their endpoints may go to, for the frontends of the Services in the job.
+    /// What connections that outlive their endpoints may go to, for the frontends of the Services in the job and in those before
+    /// that the kernel refused; none if it refused.
     pub expected: Expected,
     /// Health checks that are answered now, or no longer, of the Services in the job.
     pub health_checks: Vec<(ServiceKey, Option<HealthCheck>)>,
@@ -101,6 +102,8 @@ pub struct Worker<P> {
     without_local: WithoutLocal,
     /// The nodes that were silent at the last job.
     suspects: BTreeSet<NodeName>,
+    /// What nobody was told yet of where connections may go: the kernel refused.
+    expected: Expected,
     /// Whether what the kernel holds is unknown: at the start, and after an error.
     unsure: bool,
 }
@@ -114,6 +117,7 @@ impl<P: DataPlane> Worker<P> {
             tally: Tally::default(),
             without_local: WithoutLocal::default(),
             suspects: BTreeSet::new(),
+            expected: Expected::default(),
             unsure: true,
         }
     }
@@ -174,8 +178,12 @@ impl<P: DataPlane> Worker<P> {
             })
         });
         let conflicts = conflicts.collect();
-        // Whether those of a sync that failed are in the kernel, the next one finds out.
-        let announceable = sent.as_ref().ok().map(|_| self.tally.take_touched());
+        self.expected.merge(expected);
+        // Whether what a sync that failed brought is in the kernel, the next one finds out.
+        let told = sent
+            .is_ok()
+            .then(|| (self.tally.take_touched(), mem::take(&mut self.expected)));
+        let (announceable, expected) = told.unwrap_or_default();
         let was_unsure = mem::replace(&mut self.unsure, sent.is_err());
         let changed = sent.as_ref().is_ok_and(|sent| sent.anything);
         Done {
@@ -184,7 +192,7 @@ impl<P: DataPlane> Worker<P> {
             whole,
             expected,
             health_checks,
-            announceable: announceable.unwrap_or_default(),
+            announceable,
             conflicts,
             without_local: self.without_local,
             size: (self.table.services().len(), self.table.frontends().len()),

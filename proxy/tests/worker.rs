@@ -8,6 +8,7 @@ use config::node::Node;
 use config::service::Protocol;
 use config::snapshot::{Change, Dirty, Snapshot};
 use proptest::prelude::*;
+use proxy::conntrack::Expected;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent};
 use proxy::pending::Pending;
 use proxy::surroundings::{NodePorts, Pods, Settings};
@@ -196,7 +197,7 @@ proptest! {
         let Scene { context, steps, .. } = scene;
         let fake = Fake::default();
         let mut worker = Worker::new(fake.clone(), context);
-        let mut expected = proxy::conntrack::Expected::default();
+        let mut expected = Expected::default();
         let mut known = BTreeSet::new();
         // Only when a node falls silent TCP needs help too.
         let mut of_tcp = BTreeSet::new();
@@ -219,6 +220,29 @@ proptest! {
             let goals = expected.frontends[key].as_ref().unwrap();
             let chosen = frontend.inside.endpoints().iter().chain(frontend.outside.endpoints());
             prop_assert!(chosen.clone().all(|endpoint| goals.contains(endpoint)));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_refusal_forgets_no_connection_that_has_to_go(
+        scene in any_scene(8), refusals in proptest::collection::vec(any::<bool>(), 8)
+    ) {
+        let Scene { context, steps, .. } = scene;
+        let (fake, lucky_fake) = (Fake::default(), Fake::default());
+        let mut worker = Worker::new(fake.clone(), Arc::clone(&context));
+        let mut lucky = Worker::new(lucky_fake, context);
+        let (mut told, mut wanted) = (Expected::default(), Expected::default());
+        for (step, refuse) in steps.iter().zip(refusals) {
+            fake.kernel().refuse = refuse;
+            told.merge(worker.run(job(std::slice::from_ref(step))).expected);
+            wanted.merge(lucky.run(job(std::slice::from_ref(step))).expected);
+            if !refuse {
+                prop_assert_eq!(&told.frontends, &wanted.frontends);
+            }
         }
     }
 }
