@@ -61,18 +61,22 @@ impl Question {
     /// Where a client keeps its endpoint, one client does not show what there is to choose from: its neighbours do, if
     /// they are all treated as it is.
     fn gather(&mut self, spec: &ForwardingTable) {
-        const CROWD: u8 = 64;
+        const SMALLEST_CROWD: usize = 64;
+        /// With so many for each endpoint, one endpoint of eight is missed by all of them once in three million flows.
+        const CLIENTS_OF_AN_ENDPOINT: usize = 16;
         let verdict = spec.verdict(&self.flow);
-        let sticky = matches!(
-            verdict,
-            Verdict::Forward {
-                affinity_seconds: Some(_),
-                ..
-            }
-        );
+        let Verdict::Forward {
+            destinations,
+            affinity_seconds: Some(_),
+        } = &verdict
+        else {
+            return;
+        };
+        let crowd = SMALLEST_CROWD.max(CLIENTS_OF_AN_ENDPOINT * destinations.len());
+        let crowd = u8::try_from(crowd).unwrap_or(u8::MAX);
         let alike = |number| spec.verdict(&self.flow_of(number)) == verdict;
-        if sticky && self.entry != Entry::Node && (1..CROWD).all(alike) {
-            self.crowd = CROWD;
+        if self.entry != Entry::Node && (1..crowd).all(alike) {
+            self.crowd = crowd;
         }
     }
 

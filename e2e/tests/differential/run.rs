@@ -144,7 +144,9 @@ impl Run {
             })
             .collect();
         let again: Vec<&Question> = doubtful.iter().map(|&index| asked[index]).collect();
-        let more = self.ask(&again, |_| MANY_DRAWS)?;
+        let more = self.ask(&again, |question| {
+            MANY_DRAWS.max(2 * u16::from(question.crowd))
+        })?;
         for (proxy, more) in more.into_iter().enumerate() {
             for (&index, more) in doubtful.iter().zip(more) {
                 if is_sticky(&round.spec.verdict(&asked[index].flow)) {
