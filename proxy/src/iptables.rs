@@ -1,5 +1,6 @@
 //! The iptables data plane, put to the seam.
 
+use config_runtime::chain::Chain;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
 use proxy::metrics::{Metrics, Rules};
 use proxy_iptables::{Backend, Found, KernelError};
@@ -10,6 +11,8 @@ use proxy_table::{ForwardingTable, TableChange};
 pub(crate) struct Iptables {
     plane: proxy_iptables::Iptables,
     metrics: Option<Metrics>,
+    /// What was said of IPv6.
+    said: Option<String>,
 }
 
 impl Iptables {
@@ -21,6 +24,7 @@ impl Iptables {
         Ok(Self {
             plane: proxy_iptables::Iptables::open(backend, mark)?,
             metrics: None,
+            said: None,
         })
     }
 
@@ -32,6 +36,20 @@ impl Iptables {
     /// Counts rules there from now on.
     pub(crate) fn count_in(&mut self, metrics: &Metrics) {
         self.metrics = Some(metrics.clone());
+    }
+
+    /// Once, and again if it is something else.
+    fn say_what_is_lacking(&mut self) {
+        let lacks = self.plane.lacks_ipv6();
+        let lacks = lacks.map(|lacks| Chain(lacks).to_string());
+        if lacks == self.said {
+            return;
+        }
+        match &lacks {
+            Some(reason) => tracing::warn!(reason, "IPv4 is served alone"),
+            None => tracing::info!("IPv6 is served too"),
+        }
+        self.said = lacks;
     }
 
     fn count(&self) {
@@ -57,6 +75,7 @@ impl Iptables {
 impl DataPlane for Iptables {
     fn settle(&mut self, table: &ForwardingTable) -> Result<Sent, PlaneError> {
         let outcome = self.plane.settle(table);
+        self.say_what_is_lacking();
         self.count();
         sent(outcome)
     }

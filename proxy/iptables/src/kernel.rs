@@ -1,6 +1,7 @@
 //! The only IO: the programs of iptables, which read and change what the kernel holds.
 
 mod backend;
+mod lacking;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -11,6 +12,7 @@ use config::address::IpFamily;
 
 use crate::program::{Block, Change, Program, Ruleset, SERVICES, Table};
 pub use backend::{Backend, BackendError, Found, Why};
+pub use lacking::LacksIpv6;
 
 /// The iptables of this network namespace, in one of the back ends.
 ///
@@ -67,9 +69,12 @@ impl Kernel {
     /// # Errors
     /// If there is no such iptables.
     pub fn open(backend: Option<Backend>) -> Result<Self, KernelError> {
-        Ok(Self {
-            found: Found::find(backend)?,
-        })
+        Ok(Self::new(Found::find(backend)?))
+    }
+
+    /// The iptables that was found.
+    pub fn new(found: Found) -> Self {
+        Self { found }
     }
 
     /// The back end, and how it was found.
@@ -82,15 +87,18 @@ impl Kernel {
     /// # Errors
     /// If a family cannot be read.
     pub fn read(&self) -> Result<Program, KernelError> {
-        let families = self.read_each().into_iter();
+        let families = self.read_each(self.found.families()).into_iter();
         let families = families.map(|(family, rules)| Ok((family, rules?)));
         let families = families.collect::<Result<_, KernelError>>()?;
         Ok(Program { families })
     }
 
     /// Reads back what each family holds of ours; one that cannot be read keeps nobody from the other.
-    pub(crate) fn read_each(&self) -> BTreeMap<IpFamily, Result<Ruleset, KernelError>> {
-        let families = self.found.families();
+    pub(crate) fn read_each(
+        &self,
+        families: impl IntoIterator<Item = IpFamily>,
+    ) -> BTreeMap<IpFamily, Result<Ruleset, KernelError>> {
+        let families = families.into_iter();
         let families = families.map(|family| (family, self.read_family(family)));
         families.collect()
     }
@@ -260,9 +268,19 @@ pub(crate) fn family_name(family: IpFamily) -> &'static str {
 
 /// Feeds `iptables-restore --noflush`.
 pub(crate) fn restore_text(found: &Found, family: IpFamily, text: &str) -> Result<(), KernelError> {
+    restore_text_with(found, family, &[], text)
+}
+
+fn restore_text_with(
+    found: &Found,
+    family: IpFamily,
+    arguments: &[&str],
+    text: &str,
+) -> Result<(), KernelError> {
     let program = found.program(family, "-restore");
     let mut command = Command::new(&program);
     command.args(["--noflush", "-w", LOCK_SECONDS]);
+    command.args(arguments);
     let output = run(&program, &mut command, text)?;
     if output.status.success() {
         return Ok(());

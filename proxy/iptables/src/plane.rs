@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use config::address::IpFamily;
 use proxy_table::{ForwardingTable, Look, TableChange};
 
-use crate::kernel::{Backend, Found, Kernel, KernelError, all, any};
+use crate::kernel::{Backend, Found, Kernel, KernelError, LacksIpv6, all, any};
 use crate::program::{Change, Mirror, Program, Style, Table};
 use crate::rule::Mark;
 
@@ -20,6 +20,8 @@ pub struct Iptables {
     /// What the kernel holds, if nobody else touches it; none before the first time.
     mirror: Option<Mirror>,
     look: Look,
+    /// Why IPv6 is left out, looked at whenever rules are read.
+    lacks_ipv6: Option<LacksIpv6>,
     /// How many rules the last change wrote.
     written: BTreeMap<(IpFamily, Table), usize>,
 }
@@ -44,23 +46,39 @@ impl Iptables {
     /// # Errors
     /// If it is not installed.
     pub fn open(backend: Option<Backend>, mark: Mark) -> Result<Self, KernelError> {
-        let kernel = Kernel::open(backend)?;
+        Ok(Self::new(Kernel::open(backend)?, mark))
+    }
+
+    /// The same with the programs that were found.
+    pub fn new(kernel: Kernel, mark: Mark) -> Self {
         let style = Style {
             mark,
             random_fully: kernel.found().knows_random_fully(),
         };
-        Ok(Self {
+        Self {
             kernel,
             style,
             mirror: None,
             look: Look::every(LOOK_INTERVAL),
+            lacks_ipv6: None,
             written: BTreeMap::new(),
-        })
+        }
     }
 
     /// The back end, and how it was found.
     pub fn found(&self) -> &Found {
         self.kernel.found()
+    }
+
+    /// Why IPv6 is left out, if the kernel has it and iptables cannot write rules for it: then IPv4 is served alone.
+    pub fn lacks_ipv6(&self) -> Option<&LacksIpv6> {
+        self.lacks_ipv6.as_ref()
+    }
+
+    fn families(&self) -> impl Iterator<Item = IpFamily> + use<> {
+        let lacks_ipv6 = self.lacks_ipv6.is_some();
+        let families = self.kernel.found().families();
+        families.filter(move |family| *family == IpFamily::V4 || !lacks_ipv6)
     }
 
     /// How many rules each table has, at the cost of the last change and not of their number; none before the first sync.
@@ -79,9 +97,10 @@ impl Iptables {
     /// # Errors
     /// If the kernel cannot be read or iptables refuses the difference; a family keeps nobody from the other.
     pub fn settle(&mut self, table: &ForwardingTable) -> Result<bool, KernelError> {
+        self.lacks_ipv6 = self.kernel.lacks_ipv6();
         let (held, read) = self.read_what_can_be();
-        let families = self.kernel.found().families();
-        let mirror = self.mirror.insert(Mirror::new(table, self.style, families));
+        let mirror = Mirror::new(table, self.style, self.families());
+        let mirror = self.mirror.insert(mirror);
         mirror.heed_others(&held);
         let change = self.missing(&held);
         let sent = self.send(change);
@@ -106,8 +125,7 @@ impl Iptables {
 
     /// What the kernel should hold for the table, as `iptables-save` would print it, family by family.
     pub fn describe(&self, table: &ForwardingTable) -> BTreeMap<String, Vec<String>> {
-        let families = self.kernel.found().families();
-        let mirror = Mirror::new(table, self.style, families);
+        let mirror = Mirror::new(table, self.style, self.families());
         let rulesets = mirror.program().families.iter();
         let lines = rulesets.map(|(family, rules)| {
             let text = rules.render(*family);
@@ -147,6 +165,9 @@ impl Iptables {
     /// # Errors
     /// If a family cannot be read, and the other one is as we left it.
     pub fn is_as_left(&mut self) -> Result<bool, KernelError> {
+        if self.lacks_ipv6.is_some() && self.kernel.lacks_ipv6().is_none() {
+            return Ok(false);
+        }
         let (held, read) = self.read_what_can_be();
         if let Some(mirror) = &mut self.mirror {
             mirror.heed_others(&held);
@@ -169,7 +190,8 @@ impl Iptables {
     fn read_what_can_be(&mut self) -> (Program, Result<(), KernelError>) {
         let begin = Instant::now();
         let mut held = Program::default();
-        let read = all(self.kernel.read_each().into_iter().map(|(family, rules)| {
+        let each = self.kernel.read_each(self.families());
+        let read = all(each.into_iter().map(|(family, rules)| {
             held.families.insert(family, rules?);
             Ok(())
         }));

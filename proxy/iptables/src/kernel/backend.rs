@@ -75,7 +75,7 @@ pub struct Found {
     folder: PathBuf,
     infix: &'static str,
     /// Without IPv6 in the kernel there is one family.
-    has_ipv6: bool,
+    kernel_has_ipv6: bool,
 }
 
 /// A version of iptables: the three numbers.
@@ -96,7 +96,15 @@ impl Found {
     /// # Errors
     /// If it is not installed.
     pub fn find(asked: Option<Backend>) -> Result<Self, BackendError> {
-        let all = installed(&folders());
+        Self::find_in(&folders(), asked)
+    }
+
+    /// As [`Self::find`], in these folders alone.
+    ///
+    /// # Errors
+    /// If it is not installed there.
+    pub fn find_in(folders: &[PathBuf], asked: Option<Backend>) -> Result<Self, BackendError> {
+        let all = installed(folders);
         if let Some(backend) = asked {
             let found = all.into_iter().find(|found| found.backend == backend);
             return found
@@ -163,10 +171,18 @@ impl Found {
         self.version >= Version([1, 6, 2])
     }
 
-    /// The families that the kernel has.
+    /// The families that the kernel has, and for which the programs are installed.
     pub fn families(&self) -> impl Iterator<Item = IpFamily> + use<> {
-        let v6 = self.has_ipv6.then_some(IpFamily::V6);
+        let has_ipv6 = self.kernel_has_ipv6 && self.missing_ipv6_program().is_none();
+        let v6 = has_ipv6.then_some(IpFamily::V6);
         [IpFamily::V4].into_iter().chain(v6)
+    }
+
+    /// The program whose absence keeps IPv6 from being served where the kernel has it.
+    pub(crate) fn missing_ipv6_program(&self) -> Option<PathBuf> {
+        let programs = ["-save", "-restore"].map(|ending| self.program(IpFamily::V6, ending));
+        let mut programs = programs.into_iter();
+        programs.find(|program| self.kernel_has_ipv6 && !program.exists())
     }
 
     /// One of the programs: `-save`, `-restore`, or without an ending the one that is typed.
@@ -230,7 +246,7 @@ struct Census {
 /// The back ends that are installed, each once; that of the plain `iptables` first.
 fn installed(folders: &[PathBuf]) -> Vec<Found> {
     let mut all: Vec<Found> = Vec::new();
-    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    let kernel_has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     for (infix, known) in [
         ("", None),
         ("-nft", Some(Backend::Nft)),
@@ -252,7 +268,7 @@ fn installed(folders: &[PathBuf]) -> Vec<Found> {
                 version,
                 folder: folder.clone(),
                 infix,
-                has_ipv6,
+                kernel_has_ipv6,
             });
         }
     }
