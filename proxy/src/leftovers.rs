@@ -1,4 +1,4 @@
-//! What kube-proxy left behind in the kernel.
+//! What kube-proxy left behind in the kernel, and what of ours cannot be removed.
 
 use std::io;
 
@@ -43,19 +43,59 @@ pub fn remove() -> io::Result<Leftovers> {
     }
     // After the tables: somebody who holds the lock of iptables must not keep those too.
     leftovers.removed_chains = kube_proxy::remove().map_err(io::Error::other)?;
-    if let Some(netfilter) = &mut nftables {
-        for (family, name) in FAMILIES {
-            let tables = tables_with_iptables_chains(netfilter, family)?;
-            let tables = tables.into_iter().map(|table| format!("{name} {table}"));
-            leftovers.iptables_tables.extend(tables);
-        }
+    if let Some(netfilter) = &mut nftables
+        && !proxy_iptables::is_installed()
+    {
+        leftovers.iptables_tables = tables_with(netfilter, &CHAINS_OF_KUBE_PROXY)?;
     }
     Ok(leftovers)
 }
 
-fn tables_with_iptables_chains(
+/// Why what our iptables mode made is still there.
+#[expect(missing_docs, reason = "the messages say it")]
+#[derive(Debug, thiserror::Error)]
+pub enum OursStay {
+    #[error(
+        "{} still has chains of our iptables mode, which go on translating, and no iptables is here to remove them with: take the image \
+         whose tag ends in -iptables, with the chart by proxy.iptablesPrograms=true", tables.join(", ")
+    )]
+    NoPrograms { tables: Vec<String> },
+    #[error("failed to ask the kernel for its chains")]
+    Unknown(#[source] io::Error),
+}
+
+/// Looks for chains that our iptables mode made with nf_tables, where no program of iptables could have removed them. Of the other
+/// back end nobody can tell without its programs.
+///
+/// # Errors
+/// If there are any, or the kernel cannot be asked.
+pub fn expect_none_of_ours() -> Result<(), OursStay> {
+    if proxy_iptables::is_installed() || Nftables::answers().is_err() {
+        return Ok(());
+    }
+    let mut netfilter = Netfilter::open().map_err(OursStay::Unknown)?;
+    let tables = tables_with(&mut netfilter, &OUR_CHAINS).map_err(OursStay::Unknown)?;
+    if tables.is_empty() {
+        Ok(())
+    } else {
+        Err(OursStay::NoPrograms { tables })
+    }
+}
+
+/// The tables that have one of these chains, as `ip nat`.
+fn tables_with(netfilter: &mut Netfilter, chains: &[&str]) -> io::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (family, name) in FAMILIES {
+        let tables = tables_of_family_with(netfilter, family, chains)?;
+        all.extend(tables.into_iter().map(|table| format!("{name} {table}")));
+    }
+    Ok(all)
+}
+
+fn tables_of_family_with(
     netfilter: &mut Netfilter,
     family: NetfilterProtoFamily,
+    chains: &[&str],
 ) -> io::Result<Vec<String>> {
     let mut tables = Vec::new();
     let all = ChainMessage {
@@ -75,7 +115,7 @@ fn tables_with_iptables_chains(
             }
         }
         if let (Some(table), Some(name)) = (table, name)
-            && IPTABLES_CHAINS.contains(&name.as_str())
+            && chains.contains(&name.as_str())
             && !tables.contains(&table)
         {
             tables.push(table);
@@ -89,5 +129,7 @@ const FAMILIES: [(NetfilterProtoFamily, &str); 2] = [
     (NetfilterProtoFamily::IPv6, "ip6"),
 ];
 const KUBE_PROXY_TABLE: &str = "kube-proxy";
-/// The chains that every sync of kube-proxy's iptables mode writes.
-const IPTABLES_CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING"];
+/// The chains that every sync of kube-proxy's iptables mode writes, and nobody else needs: plug-ins for host ports lead to others.
+const CHAINS_OF_KUBE_PROXY: [&str; 2] = ["KUBE-SERVICES", "KUBE-NODEPORTS"];
+/// Those that each of our programs has in `nat` and in `filter`.
+const OUR_CHAINS: [&str; 1] = ["FOGHORN-SERVICES"];

@@ -61,8 +61,18 @@ impl Others {
         // Where there is no nf_tables there is nothing in it.
         let nftables = self.nftables && Nftables::answers().is_ok();
         let nftables = !nftables || say_removed(Mode::Nftables, Nftables::remove(), is_first);
-        nftables & say_removed(Mode::Iptables, Iptables::remove(self.spared), is_first)
+        let iptables = say_removed(Mode::Iptables, Iptables::remove(self.spared), is_first);
+        nftables & iptables & say_what_stays(is_first)
     }
+}
+
+fn say_what_stays(is_first: bool) -> IsDone {
+    let stays = leftovers::expect_none_of_ours();
+    if let Err(error) = &stays {
+        let what = "Our rules of iptables were not removed: trying again";
+        failed(is_first, &Chain(error).to_string(), what);
+    }
+    stays.is_ok()
 }
 
 fn say_removed<E>(mode: Mode, removed: Result<bool, E>, is_first: bool) -> IsDone
@@ -110,7 +120,8 @@ fn say(found: &Leftovers) {
     if !found.iptables_tables.is_empty() {
         tracing::warn!(
             tables = ?found.iptables_tables,
-            "Chains of kube-proxy's iptables mode are there, and no iptables to remove them with: use kube-proxy --cleanup"
+            "Chains of kube-proxy's iptables mode are there, and no iptables to remove them with: take the image whose tag ends in -iptables, \
+             or restart the node"
         );
     }
 }

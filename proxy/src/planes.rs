@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use config_runtime::chain::Chain;
 use proxy::arguments::Arguments;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
+use proxy::leftovers;
 use proxy::metrics::Metrics;
 use proxy::mode::{Mode, Reason, choose};
 use proxy::moved::SendOn;
@@ -111,8 +112,11 @@ pub(crate) fn remove_all() -> anyhow::Result<bool> {
             Ok(false)
         }
     };
+    let stays = leftovers::expect_none_of_ours();
     let ipvs = proxy_ipvs::Ipvs::remove_servers().context("failed to remove the servers of IPVS");
-    Ok(iptables? | nftables? | ipvs?)
+    let removed = iptables? | nftables? | ipvs?;
+    stays?;
+    Ok(removed)
 }
 
 fn remove_nftables() -> Result<bool, KernelError> {

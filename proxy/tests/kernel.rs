@@ -243,6 +243,41 @@ fn the_chains_of_kube_proxy_go_from_both_back_ends_and_no_others() {
     assert_eq!(leftovers::remove().unwrap(), Leftovers::default());
 }
 
+#[test]
+#[ignore = "needs namespaces of its own: make test-kernel"]
+fn what_only_iptables_could_remove_is_told_where_there_is_none() {
+    if !is_inside("what_only_iptables_could_remove_is_told_where_there_is_none") {
+        return;
+    }
+    let cleanup = |before: &str| {
+        let script = format!("{before} exec \"$0\" --cleanup");
+        let output = Command::new("unshare")
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                &script,
+                env!("CARGO_BIN_EXE_foghorn-proxy"),
+            ])
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    const WITHOUT_IPTABLES: &str = "mount -t tmpfs none /usr/sbin &&";
+    assert!(cleanup(WITHOUT_IPTABLES).0);
+    assert!(run("iptables-nft -t nat -N FOGHORN-SERVICES").success());
+    let (success, said) = cleanup(WITHOUT_IPTABLES);
+    assert!(
+        !success && said.contains("ip nat still has chains of our iptables mode"),
+        "{said}"
+    );
+    assert!(cleanup("").0);
+    assert!(cleanup(WITHOUT_IPTABLES).0);
+}
+
 fn restore(program: &str, text: &str) {
     let mut child = Command::new(format!("{program}-restore"))
         .arg("--noflush")

@@ -31,6 +31,11 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- /* Whether the proxy has the programs of iptables: to forward with them, or to remove what such a mode left. */}}
+{{- define "foghorn.proxyHasIptables" -}}
+{{- if or (eq .Values.proxy.dataplane "iptables") .Values.proxy.iptablesPrograms }}true{{ end }}
+{{- end }}
+
 {{- /* The image of the proxy: with iptables, the one that has its programs too. */}}
 {{- define "foghorn.proxyImage" -}}
 {{- $image := deepCopy .Values.image }}
@@ -39,9 +44,9 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- if or $own.tag $own.digest }}
 {{- $_ := set $image "tag" $own.tag }}
 {{- $_ := set $image "digest" $own.digest }}
-{{- else if eq .Values.proxy.dataplane "iptables" }}
+{{- else if include "foghorn.proxyHasIptables" . }}
 {{- if $image.digest }}
-{{- fail "proxy.image.digest is missing: with proxy.dataplane=iptables the proxy has an image of its own, which has the programs of iptables, and image.digest is another one's" }}
+{{- fail "proxy.image.digest is missing: with proxy.dataplane=iptables or proxy.iptablesPrograms=true the proxy has an image of its own, which has the programs of iptables, and image.digest is another one's" }}
 {{- end }}
 {{- $_ := set $image "tag" (printf "%s-iptables" (default .Chart.AppVersion $image.tag)) }}
 {{- end }}

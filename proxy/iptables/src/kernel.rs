@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use config::address::IpFamily;
 
 use crate::program::{Block, Change, Program, Ruleset, SERVICES, Table};
-pub use backend::{Backend, BackendError, Found, Why};
+pub use backend::{Backend, BackendError, Found, Why, is_installed};
 pub use lacking::LacksIpv6;
 
 /// The iptables of this network namespace, in one of the back ends.

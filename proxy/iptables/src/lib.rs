@@ -15,7 +15,7 @@ mod program;
 mod rule;
 mod text;
 
-pub use kernel::{Backend, BackendError, Found, Kernel, KernelError, LacksIpv6, Why};
+pub use kernel::{Backend, BackendError, Found, Kernel, KernelError, LacksIpv6, Why, is_installed};
 pub use plane::{Iptables, RuleCount};
 pub use program::{Block, Change, Hook, Mirror, Program, Ruleset, Step, Style, Table};
 pub use rule::{InterfaceMatch, Mark, MarkMatch, Probability, Recent, Rule, States, Target};

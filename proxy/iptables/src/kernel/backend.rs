@@ -37,6 +37,11 @@ impl fmt::Display for Backend {
     }
 }
 
+/// Whether programs of iptables are here, of either back end.
+pub fn is_installed() -> bool {
+    !Found::all().is_empty()
+}
+
 /// Why a back end was chosen.
 #[expect(missing_docs, reason = "the messages say it")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
