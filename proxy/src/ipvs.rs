@@ -7,7 +7,7 @@ use config::scheduler::Scheduler;
 use config_runtime::chain::Chain;
 use proxy::arguments::Arguments;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
-use proxy_ipvs::{KernelError, Timeouts};
+use proxy_ipvs::{Command, KernelError, Timeouts};
 use proxy_table::{ForwardingTable, TableChange};
 
 /// IPVS of this network namespace, and the rules before it.
@@ -16,6 +16,8 @@ pub(crate) struct Ipvs {
     plane: proxy_ipvs::Ipvs,
     /// Schedulers of which the log has that they are missing.
     said: BTreeSet<Scheduler>,
+    /// What the log has of what the kernel refused.
+    said_refused: BTreeSet<Command>,
 }
 
 impl Ipvs {
@@ -29,6 +31,7 @@ impl Ipvs {
         Ok(Self {
             plane: proxy_ipvs::Ipvs::open(arguments.ipvs_scheduler, timeouts)?,
             said: BTreeSet::new(),
+            said_refused: BTreeSet::new(),
         })
     }
 
@@ -42,6 +45,27 @@ impl Ipvs {
             );
         }
         self.said.clone_from(missing);
+        self.say_what_is_refused();
+    }
+
+    fn say_what_is_refused(&mut self) {
+        let refused = self.plane.refused().iter();
+        let mut news = refused.filter(|(step, _)| !self.said_refused.contains(step));
+        for (_, refusal) in news.by_ref().take(MOST_SAID) {
+            tracing::warn!(
+                error = %Chain(refusal),
+                "The kernel refused a part of what IPVS should hold: the rest is served"
+            );
+        }
+        let count = news.count();
+        if count > 0 {
+            tracing::warn!(
+                count,
+                "The kernel refused more of the same: /debug tells all"
+            );
+        }
+        let steps = self.plane.refused().iter().map(|(step, _)| step.clone());
+        self.said_refused = steps.collect();
     }
 }
 
@@ -75,6 +99,9 @@ impl DataPlane for Ipvs {
         self.plane.describe(table)
     }
 }
+
+/// How many refusals the log has one by one: a kernel without IPv6 in IPVS refuses every server of it.
+const MOST_SAID: usize = 20;
 
 /// After how much silence conntrack forgets a TCP connection: earlier than that, IPVS should not.
 fn timeout_of_conntrack() -> Option<Duration> {

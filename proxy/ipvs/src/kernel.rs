@@ -21,7 +21,7 @@ use proxy_table::Endpoint;
 
 use crate::message::rtnetlink::{self, Link};
 use crate::message::{self, Request, ToIpvs, Told, Verb};
-use crate::program::{Command, Program, Server};
+use crate::program::{Command, Program, Refusals, Server};
 pub use retire::{KUBE_LINK, Retired};
 use settings::Before;
 pub use settings::SettingError;
@@ -147,11 +147,12 @@ impl Kernel {
         Ok(own)
     }
 
-    /// Takes the steps in their order, up to the first that is refused.
+    /// Takes the steps in their order; which of them the kernel refused for what they are about, which is no harm to others.
     ///
     /// # Errors
-    /// If one is: the kernel holds something between then.
-    pub fn apply(&mut self, commands: &[Command]) -> Result<(), KernelError> {
+    /// If it refuses one for another reason: it holds something between then.
+    pub fn apply(&mut self, commands: &[Command]) -> Result<Refusals, KernelError> {
+        let mut refused = Refusals::default();
         let is_route = |command: &Command| {
             matches!(
                 command,
@@ -159,17 +160,30 @@ impl Kernel {
             )
         };
         for run in commands.chunk_by(|one, other| is_route(one) == is_route(other)) {
+            let of_routes = run.first().is_some_and(is_route);
+            let run = run.iter().filter(|command| !refused.forestall(command));
+            let run: Vec<&Command> = run.collect();
             let requests = run.iter().map(|command| self.request(command));
             let requests = requests.collect::<Result<_, _>>()?;
-            let of_routes = run.first().is_some_and(is_route);
             let socket = if of_routes {
                 &mut self.routes
             } else {
                 &mut self.ipvs
             };
-            socket.commit(requests)?;
+            socket.commit_each(requests, |number, error| {
+                let step = run.get(number);
+                match (step, error) {
+                    // The endpoints of a refused server come behind it.
+                    (Some(step), _) if refused.forestall(step) => Ok(()),
+                    (Some(step), SocketError::Refused { what, source }) if is_of_object(source) => {
+                        refused.handle_refused(step, what, source);
+                        Ok(())
+                    }
+                    (_, error) => Err(error),
+                }
+            })?;
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// The endpoints of a server that nobody is sent to, with the connections that each has.
@@ -318,6 +332,17 @@ impl Kernel {
             Command::RemoveAddress(address) => (rtnetlink::delete_route(address, link()?), GONE),
         })
     }
+}
+
+/// Whether the kernel says this of the one object that it is asked for: it would say it again, and others are not concerned.
+/// Otherwise something is there or not there against what was read, or nothing can be had at all.
+fn is_of_object(said: Errno) -> bool {
+    let is_of_all = matches!(
+        said,
+        Errno::EPERM | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR
+    );
+    let is_of_reading = matches!(said, Errno::EEXIST | Errno::ENOENT | Errno::ESRCH);
+    !is_of_all && !is_of_reading
 }
 
 /// The interface of this name, if there is one.

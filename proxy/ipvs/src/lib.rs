@@ -18,4 +18,4 @@ mod program;
 pub use draining::Draining;
 pub use kernel::{KUBE_LINK, Kernel, KernelError, Retired, SettingError, SocketError, Timeouts};
 pub use plane::Ipvs;
-pub use program::{Change, Command, Mirror, Program, Server, Surroundings};
+pub use program::{Change, Command, Mirror, Program, Refusal, Refusals, Server, Surroundings};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::scheduler::Scheduler;
-use proxy_nftables::{Forwarder, Nftables, changed_frontends, effective};
+use proxy_nftables::{Forwarder, Key, Nftables, changed_frontends, effective};
 use proxy_table::{ForwardingTable, Look, TableChange};
 
 use crate::draining::Draining;
 use crate::kernel::{Kernel, KernelError, Retired, Timeouts};
-use crate::program::{Change, Command, Mirror, Program, Surroundings};
+use crate::program::{Command, Mirror, Program, Refusals, Surroundings};
 
 /// What makes IPVS forward as the table says, behind rules of nf_tables.
 ///
@@ -26,6 +26,7 @@ pub struct Ipvs {
     look: Look,
     /// Schedulers that the kernel was asked for, and whether it has them.
     schedulers: BTreeMap<Scheduler, bool>,
+    refused: Refusals,
 }
 
 impl Ipvs {
@@ -43,10 +44,12 @@ impl Ipvs {
             draining: Draining::default(),
             look: Look::every(LOOK_INTERVAL),
             schedulers: BTreeMap::new(),
+            refused: Refusals::default(),
         })
     }
 
-    /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent.
+    /// Makes the kernel hold what the table says, whatever it holds now; whether anything had to be sent. What the kernel
+    /// refuses of one object is left out of it ([`Self::refused`]).
     ///
     /// # Errors
     /// If the kernel cannot be read or refuses the difference, or has no scheduler for Services that name none.
@@ -61,17 +64,17 @@ impl Ipvs {
             missing: self.ask_for_schedulers(table, &held)?,
         };
         let change = held.diff(&Program::compile(table, &surroundings));
-        self.apply(&change.before)?;
+        let mut refused = self.apply(&change.before)?;
         self.rules.forward_by(Forwarder::Ipvs { own });
         let other_rules = self.rules.settle(table)?;
-        self.apply(&change.after)?;
-        for command in change.before.iter().chain(&change.after) {
-            held.apply(command);
-        }
+        refused.extend(self.apply(&change.after)?);
+        held.apply_all(&change, &refused);
         let drained = held.drained().map(|(key, _)| key);
         self.draining.handle_drained(drained, now);
         self.mirror = Mirror::new(table, held, surroundings);
-        Ok(other_rules || !change.is_empty())
+        let anything = other_rules || change.came_to_something(&refused);
+        self.refused = refused;
+        Ok(anything)
     }
 
     /// Sends the changes that made the table what it is; whether anything had to be sent.
@@ -84,28 +87,41 @@ impl Ipvs {
         changes: &[TableChange],
         now: Instant,
     ) -> Result<bool, KernelError> {
-        let named = changed_frontends(table, changes);
-        let named = named.iter().filter_map(|changed| changed.after?.scheduler);
+        let changed = changed_frontends(table, changes);
+        let named = changed
+            .iter()
+            .filter_map(|changed| changed.after?.scheduler);
         for scheduler in named.collect::<BTreeSet<_>>() {
             if !self.has_scheduler(scheduler)? {
                 self.mirror.handle_missing(scheduler);
             }
         }
-        let Change { before, after } = self.mirror.update(table, changes);
-        self.apply(&before)?;
+        let changed: BTreeSet<Key> = changed.iter().map(|changed| changed.key).collect();
+        let change = self.mirror.update(table, changes);
+        let mut refused = self.apply(&change.before)?;
         let other_rules = self.rules.update(table, changes)?;
-        self.apply(&after)?;
-        for command in &after {
+        refused.extend(self.apply(&change.after)?);
+        self.mirror.handle_done(&change, &refused);
+        for command in &change.after {
             if let Command::SetWeight(key, _, 0) = command {
                 self.draining.handle_begun(*key, now);
             }
         }
-        Ok(other_rules || !before.is_empty() || !after.is_empty())
+        let anything = other_rules || change.came_to_something(&refused);
+        self.refused.forget(&changed);
+        self.refused.extend(refused);
+        Ok(anything)
     }
 
     /// Schedulers that Services name and the kernel does not have.
     pub fn missing_schedulers(&self) -> &BTreeSet<Scheduler> {
         &self.mirror.surroundings().missing
+    }
+
+    /// What the kernel refused of what the table says: tried again with each change of its frontend, and whenever everything is
+    /// settled.
+    pub fn refused(&self) -> &Refusals {
+        &self.refused
     }
 
     /// Asks anew for those that the table names, but for those in use; the ones that are missing. The one for all other
@@ -137,7 +153,7 @@ impl Ipvs {
         Ok(found)
     }
 
-    fn apply(&mut self, commands: &[Command]) -> Result<(), KernelError> {
+    fn apply(&mut self, commands: &[Command]) -> Result<Refusals, KernelError> {
         self.kernel.apply(commands).map_err(|error| {
             // Of a scheduler that it lacks the kernel says the same as of much else.
             let lacks_it = error.is_nothing_there()
@@ -160,6 +176,9 @@ impl Ipvs {
         parts.insert("servers".to_owned(), servers.collect());
         let addresses = held.addresses.keys().map(ToString::to_string);
         parts.insert("addresses".to_owned(), addresses.collect());
+        let refused = self.refused.iter();
+        let refused = refused.map(|(_, refusal)| refusal.to_string());
+        parts.insert("refused".to_owned(), refused.collect());
         parts
     }
 
@@ -175,7 +194,8 @@ impl Ipvs {
                 .into_iter()
                 .filter_map(|endpoint| self.mirror.remove_drained(key, endpoint));
             let removals: Vec<Command> = removals.collect();
-            self.kernel.apply(&removals)?;
+            let refused = self.kernel.apply(&removals)?;
+            self.refused.extend(refused);
         }
         Ok(())
     }

@@ -32,7 +32,10 @@ use proptest::test_runner::TestRunner;
 use proxy_ipvs::{Ipvs, Kernel, KernelError, Program, Retired, Surroundings, Timeouts};
 use proxy_nftables::{Key, Nftables};
 use proxy_table::generate::any_scene;
-use proxy_table::{ForwardingTable, Frontend, FrontendKind, Masquerade, Place, TableChange};
+use proxy_table::{
+    Endpoint, EndpointSet, ForwardingTable, Frontend, FrontendKind, Masquerade, Outcome, Place,
+    TableChange,
+};
 
 macro_rules! kernel_test {
     ($(fn $name:ident() $body:block)*) => {$(
@@ -65,6 +68,7 @@ kernel_test! {
     }
 
     fn a_fresh_kernel_holds_the_program_and_nothing_else() {
+        have_addresses();
         Kernel::open().unwrap();
         let before = switches();
         let mut runner = TestRunner::deterministic();
@@ -81,6 +85,7 @@ kernel_test! {
     }
 
     fn hundreds_of_changes_leave_what_one_would() {
+        have_addresses();
         let mut runner = TestRunner::deterministic();
         let mut plane = open();
         for _ in 0..4 {
@@ -126,6 +131,7 @@ kernel_test! {
     }
 
     fn a_scheduler_that_the_kernel_does_not_have_harms_nobody_else() {
+        have_addresses();
         let scene = Scene::new();
         let mut table = scene.empty_table();
         scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
@@ -150,12 +156,80 @@ kernel_test! {
         assert_eq!(held(), compile(&table));
     }
 
+    fn an_endpoint_that_ipvs_does_not_take_harms_nobody() {
+        let hosts = Hosts::new();
+        let scene = Scene::new();
+        for (family, strange) in [(Family::V4, "239.1.1.1"), (Family::V4, "255.255.255.255"), (Family::V6, "ff0e::1")] {
+            let strange: Endpoint = Endpoint { address: strange.parse().unwrap(), port: POD_PORT.try_into().unwrap() };
+            let beside = |pods: &[u8]| {
+                let pods = pods.iter().map(|pod| Endpoint { address: family.pod(*pod), ..strange });
+                let forward = Outcome::Forward(EndpointSet::new(pods.chain([strange])).unwrap());
+                Frontend { inside: forward.clone(), outside: forward, ..scene.frontend(family, &[1]) }
+            };
+            let mut table = scene.empty_table();
+            let mut plane = open();
+            plane.settle(&table, Instant::now()).unwrap();
+            let frontends = [beside(&[1]), beside(&[]), scene.frontend(family, &[2])];
+            for (number, frontend) in (1..).zip(frontends) {
+                let change = scene.add(&mut table, number, family, 80, frontend);
+                plane.update(&table, &[change], Instant::now()).unwrap();
+            }
+            let ask = |number| network::ask(&hosts.client, Transport::Tcp, scene.vip(family, number), 80);
+            let served = || {
+                for _ in 0..10 {
+                    assert!(matches!(ask(1), Answer::From { pod: 1, .. }), "{strange}");
+                    assert!(matches!(ask(3), Answer::From { pod: 2, .. }), "{strange}");
+                }
+                assert_eq!(ask(2), Answer::Refused, "{strange}");
+            };
+            served();
+            assert_eq!(plane.refused().iter().count(), 2);
+            let (_, refusal) = plane.refused().iter().next().unwrap();
+            assert!(refusal.to_string().contains(&format!("real server {strange} of")), "{refusal}");
+            assert!(!plane.is_disturbed(later()), "what was refused is no change by others");
+            assert!(!plane.settle(&table, Instant::now()).unwrap(), "a second sync sends something");
+            let mut restarted = open();
+            assert!(!restarted.settle(&table, Instant::now()).unwrap(), "a restart sends something");
+            assert_eq!(restarted.refused(), plane.refused());
+            served();
+            // Corrected, and gone.
+            let change = scene.add(&mut table, 1, family, 80, scene.frontend(family, &[1]));
+            plane.update(&table, &[change], Instant::now()).unwrap();
+            assert_eq!(plane.refused().iter().count(), 1);
+            let change = table.update(&Scene::service(2), None);
+            plane.update(&table, &[change], Instant::now()).unwrap();
+            assert_eq!(plane.refused().iter().count(), 0);
+            assert_eq!(held(), compile(&table));
+            Ipvs::remove().unwrap();
+        }
+    }
+
     fn without_ipv6_everything_else_is_served() {
         let table = of_both_families();
         std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
-        open().settle(&table, Instant::now()).unwrap();
+        let mut plane = open();
+        plane.settle(&table, Instant::now()).unwrap();
         assert_eq!(held(), compile(&table));
         assert_eq!(held().addresses.len(), 1);
+    }
+
+    fn a_route_that_the_kernel_refuses_harms_nobody() {
+        let table = of_both_families();
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").unwrap();
+        run("ip", &["addr", "add", "2001:db8:2::1/128", "dev", "lo", "nodad"]);
+        let mut plane = open();
+        plane.settle(&table, Instant::now()).unwrap();
+        assert_eq!(held().addresses.len(), 1);
+        assert_eq!(held().servers.len(), 2);
+        let (_, refusal) = plane.refused().iter().next().unwrap();
+        assert!(refusal.to_string().contains("net.ipv6.conf.foghorn0.disable_ipv6"), "{refusal}");
+        assert!(!plane.is_disturbed(later()));
+        // As the message says.
+        std::fs::write("/proc/sys/net/ipv6/conf/foghorn0/disable_ipv6", "0").unwrap();
+        plane.settle(&table, Instant::now()).unwrap();
+        assert_eq!(held(), compile(&table));
+        assert_eq!(plane.refused().iter().count(), 0);
     }
 
     fn where_only_new_interfaces_are_without_ipv6_ours_has_it() {
@@ -167,6 +241,7 @@ kernel_test! {
     }
 
     fn an_address_that_the_node_loses_is_routed_to_it() {
+        have_addresses();
         let scene = Scene::new();
         let mut table = scene.empty_table();
         let vip = scene.vip(Family::V4, 1);
@@ -184,6 +259,7 @@ kernel_test! {
     }
 
     fn every_scheduler_is_taken() {
+        have_addresses();
         let scene = Scene::new();
         let mut plane = open();
         for (number, scheduler) in (1..).zip(Scheduler::ALL) {
@@ -196,6 +272,7 @@ kernel_test! {
     }
 
     fn the_interface_of_the_routes_comes_back() {
+        have_addresses();
         let scene = Scene::new();
         let mut table = scene.empty_table();
         scene.add(&mut table, 1, Family::V4, 80, scene.frontend(Family::V4, &[1]));
@@ -215,6 +292,7 @@ kernel_test! {
     }
 
     fn what_others_do_to_our_servers_is_mended_and_their_own_stay() {
+        have_addresses();
         let scene = Scene::new();
         let mut table = scene.empty_table();
         // A server that is routed to has the port of the frontend.
@@ -518,10 +596,17 @@ fn compile(table: &ForwardingTable) -> Program {
     Program::compile(table, &surroundings)
 }
 
+/// Gives the node an address of each family: one that has none of a family has no address of a Service of it either.
+fn have_addresses() {
+    for address in ["192.0.2.1/32", "2001:db8:2::1/128"] {
+        run("ip", &["addr", "add", address, "dev", "lo"]);
+    }
+}
+
 /// One frontend of each family; the node has an address of each.
 fn of_both_families() -> ForwardingTable {
     let scene = Scene::new();
-    run("ip", &["addr", "add", "192.0.2.1/24", "dev", "lo"]);
+    have_addresses();
     let mut table = scene.empty_table();
     for (number, family) in [(1, Family::V4), (2, Family::V6)] {
         scene.add(&mut table, number, family, 80, scene.frontend(family, &[1]));

@@ -108,7 +108,10 @@ impl Kernel {
         let idle = addresses.filter(|address| !used.contains(address));
         let removals: Vec<Command> = idle.map(Command::RemoveAddress).collect();
         self.link = self.find_link()?.map(|link| link.index);
-        self.apply(&removals)
+        let requests = removals.iter().map(|removal| self.request(removal));
+        let requests = requests.collect::<Result<_, _>>()?;
+        self.routes.commit(requests)?;
+        Ok(())
     }
 
     /// Removes the addresses of kube-proxy's interface at which no server of others is left.

@@ -31,6 +31,12 @@ pub enum SocketError {
     },
     #[error("failed to {what}: the kernel did not answer")]
     Silence { what: String },
+    #[error("failed to {what}: the socket to the kernel failed")]
+    Broken {
+        what: String,
+        #[source]
+        source: Errno,
+    },
 }
 
 impl SocketError {
@@ -61,6 +67,16 @@ impl Socket {
         &mut self,
         requests: Vec<(Request, &'static [Errno])>,
     ) -> Result<(), SocketError> {
+        self.commit_each(requests, |_, error| Err(error))
+    }
+
+    /// The same where `refused` says what of each that is refused, by its number: an error ends it.
+    pub(crate) fn commit_each(
+        &mut self,
+        requests: Vec<(Request, &'static [Errno])>,
+        mut refused: impl FnMut(usize, SocketError) -> Result<(), SocketError>,
+    ) -> Result<(), SocketError> {
+        let mut numbers = 0..;
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let mut octets = Vec::new();
@@ -72,11 +88,11 @@ impl Socket {
             }
             self.send(&octets, "send to the kernel")?;
             let mut first_error = None;
-            for (sequence, what, harmless) in waiting {
+            for ((sequence, what, harmless), number) in waiting.into_iter().zip(&mut numbers) {
                 match self.answer(sequence, what) {
                     Ok(_) => {}
                     Err(error) if error.errno().is_some_and(|found| harmless.contains(&found)) => {}
-                    Err(error) => first_error = first_error.or(Some(error)),
+                    Err(error) => first_error = first_error.or(refused(number, error).err()),
                 }
             }
             if let Some(error) = first_error {
@@ -139,7 +155,7 @@ impl Socket {
     fn send(&self, octets: &[u8], what: &str) -> Result<(), SocketError> {
         match send(self.socket.as_raw_fd(), octets, MsgFlags::empty()) {
             Ok(_) => Ok(()),
-            Err(source) => Err(SocketError::Refused {
+            Err(source) => Err(SocketError::Broken {
                 what: what.to_owned(),
                 source,
             }),
@@ -154,7 +170,7 @@ impl Socket {
                 }),
                 Ok(length) => Ok(length),
                 Err(Errno::EINTR) => continue,
-                Err(source) => Err(SocketError::Refused {
+                Err(source) => Err(SocketError::Broken {
                     what: what.to_owned(),
                     source,
                 }),

@@ -1,16 +1,18 @@
 //! The laws that hold for every data plane, for IPVS behind its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::scheduler::Scheduler;
 use config::service::Protocol;
+use nix::errno::Errno;
 use proptest::prelude::*;
 use proxy_nftables::{Forwarder, Program as Rules};
 use proxy_table::generate::{Scene, any_scene};
 use proxy_table::{Endpoint, Flow, ForwardingTable, Verdict};
 
-use super::{Change, Mirror, Program, Surroundings};
+use super::{Change, Command, Mirror, Program, Refusals, Surroundings};
 
 /// The node of a scene: its own addresses are those that its context names.
 fn surroundings(scene: &Scene) -> Surroundings {
@@ -51,9 +53,53 @@ fn in_use(program: &Program) -> Program {
 }
 
 fn apply(program: &mut Program, change: &Change) {
-    for command in change.before.iter().chain(&change.after) {
-        program.apply(command);
+    program.apply_all(change, &Refusals::default());
+}
+
+/// A kernel that refuses some objects, as one that lacks IPv6 in IPVS, or that is to send to an address of multicast.
+fn refuses(step: &Command) -> bool {
+    match step {
+        Command::AddServer(key, ..) => key.port.get().is_multiple_of(3),
+        Command::AddEndpoint(_, endpoint) => is_refused(endpoint),
+        Command::AddAddress(address, _) => address.is_ipv6(),
+        _ => false,
     }
+}
+
+fn is_refused(endpoint: &Endpoint) -> bool {
+    match endpoint.address {
+        IpAddr::V4(address) => address.octets()[3].is_multiple_of(2),
+        IpAddr::V6(address) => address.octets()[15].is_multiple_of(2),
+    }
+}
+
+/// What such a kernel says to a change.
+fn refused(change: &Change) -> Refusals {
+    let mut refused = Refusals::default();
+    for step in change.steps() {
+        if !refused.forestall(step) && refuses(step) {
+            refused.handle_refused(step, String::new(), Errno::EINVAL);
+        }
+    }
+    refused
+}
+
+/// What it can hold of a program: no address without a server leads to the node.
+fn without_refused(program: &Program) -> Program {
+    let mut program = program.clone();
+    let mut missing = BTreeSet::new();
+    program.servers.retain(|key, server| {
+        server.endpoints.retain(|endpoint, _| !is_refused(endpoint));
+        let is_there = !refuses(&Command::AddServer(*key, server.scheduler, None));
+        if !is_there {
+            missing.insert(key.address);
+        }
+        is_there
+    });
+    program.addresses.retain(|address, source| {
+        !refuses(&Command::AddAddress(*address, *source)) && !missing.contains(address)
+    });
+    program
 }
 
 fn endpoints(verdict: &Verdict) -> BTreeSet<Endpoint> {
@@ -165,7 +211,8 @@ proptest! {
         for steps in scene.steps.chunks(together) {
             let steps = steps.iter();
             let changes: Vec<_> = steps.map(|step| table.update(&step.key, step.part(&scene.context))).collect();
-            mirror.update(&table, &changes);
+            let change = mirror.update(&table, &changes);
+            mirror.handle_done(&change, &Refusals::default());
             let full = Program::compile(&table, &surroundings);
             let mut schedulers = full.servers.values().map(|server| server.scheduler);
             prop_assert!(schedulers.all(|scheduler| !surroundings.missing.contains(&scheduler)));
@@ -177,6 +224,24 @@ proptest! {
             prop_assert!(mirror.remove_drained(key, endpoint).is_none());
         }
         prop_assert_eq!(in_use(mirror.held()), mirror.held().clone());
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_harms_nothing_else_and_is_asked_for_again(scene in any_scene(12), back in 1_usize..12) {
+        let surroundings = surroundings(&scene);
+        let from = without_refused(&Program::compile(&scene.earlier(back), &surroundings));
+        let to = Program::compile(&scene.table(), &surroundings);
+        let mut held = from.clone();
+        let change = held.diff(&to);
+        held.apply_all(&change, &refused(&change));
+        let mut missing = without_refused(&to);
+        // An address that was there before its first refused server stays.
+        let stay = from.addresses.iter().filter(|(address, source)| to.addresses.get(address) == Some(source));
+        missing.addresses.extend(stay);
+        prop_assert_eq!(in_use(&held), missing);
+        let again = held.diff(&to);
+        apply(&mut held, &again);
+        prop_assert_eq!(in_use(&held), to);
     }
 
     #[test]

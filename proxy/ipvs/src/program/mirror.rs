@@ -7,7 +7,7 @@ use config::scheduler::Scheduler;
 use proxy_nftables::{bound, changed_frontends, effective};
 use proxy_table::{Endpoint, ForwardingTable, TableChange};
 
-use super::{Change, Command, Key, Program, Server, Surroundings, source};
+use super::{Change, Command, Key, Program, Refusals, Server, Surroundings, source};
 
 /// What the kernel holds, and how many frontends share an address.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -48,7 +48,7 @@ impl Mirror {
         self.surroundings.missing.insert(scheduler);
     }
 
-    /// The steps for changes that made the table what it is now, in their order. The mirror is of the kernel after them.
+    /// The steps for changes that made the table what it is now, in their order. The mirror is of the kernel before them.
     pub fn update(&mut self, table: &ForwardingTable, changes: &[TableChange]) -> Change {
         let mut change = Change::default();
         let mut users: BTreeMap<IpAddr, i64> = BTreeMap::new();
@@ -74,10 +74,12 @@ impl Mirror {
             let next = (now > 0).then(|| source(table, address, &self.surroundings));
             change.add_address(address, self.held.addresses.get(&address), next.as_ref());
         }
-        for command in change.before.iter().chain(&change.after) {
-            self.held.apply(command);
-        }
         change
+    }
+
+    /// The kernel did a change, but for what it refused.
+    pub fn handle_done(&mut self, change: &Change, refused: &Refusals) {
+        self.held.apply_all(change, refused);
     }
 
     /// The connections of an endpoint have ended: the step that removes it; none if flows begin there again.

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod laws;
 mod mirror;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use proxy_nftables::{Choice, Key, bound, effective, left_to_ipvs};
 use proxy_table::{Endpoint, Flow, ForwardingTable, Frontend, Verdict};
 
 pub use mirror::Mirror;
+pub use refusals::{Refusal, Refusals};
 
 /// Virtual servers, and the addresses that the node has for them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -52,7 +54,7 @@ pub struct Surroundings {
 
 /// One step towards another program.
 #[expect(missing_docs, reason = "the names say it")]
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Command {
     AddServer(Key, Scheduler, Option<NonZeroU32>),
     SetServer(Key, Scheduler, Option<NonZeroU32>),
@@ -79,6 +81,16 @@ impl Change {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// All of them, in their order.
+    pub fn steps(&self) -> impl Iterator<Item = &Command> {
+        self.before.iter().chain(&self.after)
+    }
+
+    /// Whether the kernel did any of them.
+    pub fn came_to_something(&self, refused: &Refusals) -> bool {
+        self.steps().any(|step| refused.let_through(step))
     }
 
     /// The steps from one server to another at the same place.
@@ -201,6 +213,13 @@ impl Program {
             change.add_address(*address, held, next);
         }
         change
+    }
+
+    /// What is left after a change of which the kernel refused some steps.
+    pub fn apply_all(&mut self, change: &Change, refused: &Refusals) {
+        for step in change.steps().filter(|step| refused.let_through(step)) {
+            self.apply(step);
+        }
     }
 
     /// What is left after a step.
