@@ -211,6 +211,13 @@ kernel_test! {
         plane.settle(&table, Instant::now()).unwrap();
         assert_eq!(held(), compile(&table));
         assert_eq!(held().addresses.len(), 1);
+        // The loopback interface alone has it.
+        std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").unwrap();
+        assert!(Kernel::open().unwrap().own_addresses().unwrap().contains(&"::1".parse().unwrap()));
+        plane.settle(&table, Instant::now()).unwrap();
+        assert_eq!(held(), compile(&table));
+        assert_eq!(held().addresses.len(), 1);
+        assert_eq!(plane.refused().iter().count(), 0);
     }
 
     fn a_route_that_the_kernel_refuses_harms_nobody() {

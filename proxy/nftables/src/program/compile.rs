@@ -99,10 +99,11 @@ pub fn left_to_ipvs(frontend: &Frontend) -> Option<(LeftFlows, &EndpointSet)> {
 }
 
 /// The address that the node has only for a frontend reached at `key`, where IPVS forwards and these are its own addresses;
-/// none where it has no address of the family.
+/// none where it has no address of the family but those of the loopback interface, which may have it where no other has.
 pub fn bound(key: Key, frontend: &Frontend, own: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     let family = IpFamily::of(key.address);
-    let has_family = own.iter().any(|address| IpFamily::of(*address) == family);
+    let mut beyond = own.iter().filter(|address| !address.is_loopback());
+    let has_family = beyond.any(|address| IpFamily::of(*address) == family);
     let elsewhere = frontend.kind != FrontendKind::NodePort && !own.contains(&key.address);
     (has_family && elsewhere).then_some(key.address)
 }
