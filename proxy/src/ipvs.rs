@@ -1,7 +1,7 @@
 //! The IPVS data plane, put to the seam.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use config::scheduler::Scheduler;
 use config_runtime::chain::Chain;
@@ -24,7 +24,7 @@ impl Ipvs {
     /// Opens it; nothing is changed, but the module of IPVS may be loaded.
     pub(crate) fn open(arguments: &Arguments) -> Result<Self, KernelError> {
         let timeouts = Timeouts {
-            tcp: arguments.ipvs_tcp_timeout.or_else(timeout_of_conntrack),
+            tcp: arguments.ipvs_tcp_timeout,
             tcp_fin: arguments.ipvs_tcpfin_timeout,
             udp: arguments.ipvs_udp_timeout,
         };
@@ -102,10 +102,3 @@ impl DataPlane for Ipvs {
 
 /// How many refusals the log has one by one: a kernel without IPv6 in IPVS refuses every server of it.
 const MOST_SAID: usize = 20;
-
-/// After how much silence conntrack forgets a TCP connection: earlier than that, IPVS should not.
-fn timeout_of_conntrack() -> Option<Duration> {
-    let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
-    let text = std::fs::read_to_string(path).ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
-}

@@ -87,9 +87,6 @@ async fn run(
 ) -> anyhow::Result<ExitCode> {
     let mut supervisor = Supervisor::new()?;
     sysctl::ensure_all(&sysctl::FORWARDING);
-    if arguments.conntrack_tcp_be_liberal {
-        sysctl::ensure_all(&[sysctl::BE_LIBERAL]);
-    }
     let mut plane = Plane::open(settings.mode, &arguments)?;
     let mode = plane.mode();
     let status = Arc::new(Status::default());
@@ -132,7 +129,8 @@ async fn run(
     let (checks, notices) = mpsc::unbounded_channel();
     let answering = health_check::serve(notices, Arc::clone(&status));
     supervisor.spawn_server("health checks", until(closing.clone(), answering));
-    let looking_after = look_after(Arc::clone(&status), plane.others());
+    let be_liberal = arguments.conntrack_tcp_be_liberal;
+    let looking_after = look_after(Arc::clone(&status), plane.others(), be_liberal);
     supervisor.spawn_server("status", until(closing.clone(), looking_after));
     let (told_goals, goals) = watch::channel(BTreeMap::new());
     match MovedVips::open() {
@@ -236,8 +234,9 @@ fn cleaner(metrics: &Metrics) -> Option<Cleaner> {
 }
 
 /// Tells who listens when the proxy becomes healthy or stale, and once it is healthy removes what kube-proxy and other data
-/// planes of ours left: not earlier, so that somebody forwards at every moment.
-async fn look_after(status: Arc<Status>, left: Others) {
+/// planes of ours left: not earlier, so that somebody forwards at every moment. Conntrack is told to be liberal then too: with
+/// the rules the kernel loads it, and has no such switch before.
+async fn look_after(status: Arc<Status>, left: Others, be_liberal: bool) {
     let mut healthy = status.healthy();
     let mut ticks = tokio::time::interval(TICK);
     loop {
@@ -248,6 +247,9 @@ async fn look_after(status: Arc<Status>, left: Others) {
         if *healthy.borrow_and_update() == Some(true) {
             break;
         }
+    }
+    if be_liberal {
+        sysctl::ensure_asked_for(sysctl::BE_LIBERAL);
     }
     tokio::spawn(others::remove(left));
     loop {

@@ -85,18 +85,31 @@ fn ensure_below(root: &Path, sysctl: Sysctl) -> Found {
 /// Sets the switches and says in the log what was found.
 pub fn ensure_all(sysctls: &[Sysctl]) {
     for sysctl in sysctls {
-        let (name, otherwise) = (sysctl, sysctl.otherwise);
         match ensure(*sysctl) {
-            Found::AsWanted => tracing::debug!(sysctl = %name, "Sysctl is as it should be"),
-            Found::Absent => tracing::debug!(sysctl = %name, "Sysctl does not exist here"),
-            Found::Set { before } => {
-                tracing::info!(sysctl = %name, before, now = sysctl.wanted, "Set sysctl");
-            }
-            Found::Refused { found, error } => tracing::warn!(
-                sysctl = %name, found, wanted = sysctl.wanted, %error, otherwise,
-                "Sysctl is not as it should be and could not be set"
-            ),
+            Found::Absent => tracing::debug!(%sysctl, "Sysctl does not exist here"),
+            found => say(*sysctl, found),
         }
+    }
+}
+
+/// Sets a switch that somebody asked for, and so expects to be there.
+pub fn ensure_asked_for(sysctl: Sysctl) {
+    say(sysctl, ensure(sysctl));
+}
+
+fn say(sysctl: Sysctl, found: Found) {
+    let (wanted, otherwise) = (sysctl.wanted, sysctl.otherwise);
+    match found {
+        Found::AsWanted => tracing::debug!(%sysctl, "Sysctl is as it should be"),
+        Found::Absent => tracing::warn!(
+            %sysctl, wanted, otherwise,
+            "Sysctl does not exist here although it was asked for: load the module nf_conntrack and restart the proxy"
+        ),
+        Found::Set { before } => tracing::info!(%sysctl, before, now = wanted, "Set sysctl"),
+        Found::Refused { found, error } => tracing::warn!(
+            %sysctl, found, wanted, %error, otherwise,
+            "Sysctl is not as it should be and could not be set"
+        ),
     }
 }
 

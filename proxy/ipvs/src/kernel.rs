@@ -62,7 +62,7 @@ pub enum KernelError {
     Rules(#[from] proxy_nftables::KernelError),
 }
 
-/// After how much silence connections are forgotten; none for those that stay as they are.
+/// After how much silence connections are forgotten; none for TCP is as long as conntrack, and for others what they are.
 #[expect(missing_docs, reason = "the names say it")]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Timeouts {

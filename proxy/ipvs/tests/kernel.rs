@@ -114,6 +114,11 @@ kernel_test! {
         let table = Scene::new().empty_table();
         Ipvs::open(Scheduler::default(), wanted).unwrap().settle(&table, Instant::now()).unwrap();
         assert!(timeouts().contains(": 1234 56 78"), "{}", timeouts());
+        // As conntrack has it at each sync, unless something else is said.
+        let unsaid = Timeouts { tcp: None, ..wanted };
+        std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "4321").unwrap();
+        Ipvs::open(Scheduler::default(), unsaid).unwrap().settle(&table, Instant::now()).unwrap();
+        assert!(timeouts().contains(": 4321 56 78"), "{}", timeouts());
         let longest = Timeouts { tcp: Some(Duration::MAX), ..wanted };
         Ipvs::open(Scheduler::default(), longest).unwrap().settle(&table, Instant::now()).unwrap();
         Ipvs::remove().unwrap();

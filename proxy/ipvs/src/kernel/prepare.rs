@@ -21,7 +21,8 @@ impl Kernel {
         self.link = Some(link.index);
         self.ensure_switches(&link)?;
         self.set_up(&link)?;
-        let wanted = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(seconds);
+        let tcp = timeouts.tcp.or_else(timeout_of_conntrack);
+        let wanted = [tcp, timeouts.tcp_fin, timeouts.udp].map(seconds);
         if wanted != [0; 3] {
             let set = self.to_ipvs.set_timeouts(wanted);
             self.ipvs.commit(vec![(set, &[])])?;
@@ -99,6 +100,14 @@ impl Kernel {
         self.ipvs.commit(vec![(set, &[])])?;
         Ok(())
     }
+}
+
+/// After how much silence conntrack forgets a TCP connection: earlier than that, IPVS should not. Conntrack is there once IPVS
+/// is, and not before.
+fn timeout_of_conntrack() -> Option<Duration> {
+    let name = "net/netfilter/nf_conntrack_tcp_timeout_established";
+    let text = fs::read_to_string(Path::new(SYSCTLS).join(name)).ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// As the kernel takes it: 0 leaves a timeout as it is.
