@@ -155,6 +155,13 @@ impl Lab {
                 .run(&["apply", "-f", definitions, "-f", &rights])?;
             let wait = ["wait", "--for=condition=Established", "--timeout=20s", "-f"];
             self.kubectl.run(&[&wait[..], &[definitions]].concat())?;
+            // The API server says so a moment before it serves them.
+            let list = ["get", "ipaddresspools,l2advertisements,servicel2statuses"];
+            wait::until_ok(
+                "custom resources that are served",
+                Duration::from_secs(20),
+                || self.kubectl.run(&list),
+            )?;
         } else {
             self.kubectl.run(&["apply", "-f", &rights])?;
         }
