@@ -78,6 +78,10 @@ impl Emulated {
             emulated.expect_running()?;
             Ok((api.ready_nodes()? == usize::from(options.nodes)).then_some(()))
         })?;
+        if options.controller || options.speakers {
+            // The machine has the manifests applied, and that may take longer there than nodes do.
+            emulated.kubectl.wait_for_custom_resources()?;
+        }
         Ok(emulated)
     }
 

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::namespace::{feed, output};
+use crate::wait;
 
 /// `kubectl` with the administrator's kubeconfig.
 #[derive(Clone, Debug)]
@@ -15,6 +17,15 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
+    /// Waits until the API server serves the custom resources of the manifests.
+    pub fn wait_for_custom_resources(&self) -> Result<()> {
+        let list = ["get", "ipaddresspools,l2advertisements,servicel2statuses"];
+        wait::until_ok("custom resources", Duration::from_secs(20), || {
+            self.run(&list)
+        })?;
+        Ok(())
+    }
+
     /// The one in the lab's Kubernetes binary.
     pub fn new(kubernetes: &Path, kubeconfig: &Path) -> Self {
         Self {
