@@ -63,7 +63,7 @@ impl Ipvs {
             scheduler: self.scheduler,
             missing: self.ask_for_schedulers(table, &held)?,
         };
-        let change = held.diff(&Program::compile(table, &surroundings));
+        let change = held.diff(&Program::compile(table, &surroundings), table);
         let mut refused = self.apply(&change.before)?;
         self.rules.forward_by(Forwarder::Ipvs { own });
         let other_rules = self.rules.settle(table)?;
@@ -102,7 +102,7 @@ impl Ipvs {
         let other_rules = self.rules.update(table, changes)?;
         refused.extend(self.apply(&change.after)?);
         self.mirror.handle_done(&change, &refused);
-        for command in &change.after {
+        for command in change.steps() {
             if let Command::SetWeight(key, _, 0) = command {
                 self.draining.handle_begun(*key, now);
             }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 use proxy_nftables::{Forwarder, Program as Rules};
 use proxy_table::generate::{Scene, any_scene};
-use proxy_table::{Endpoint, Flow, ForwardingTable, Verdict};
+use proxy_table::{Endpoint, Flow, ForwardingTable, Origin, Verdict};
 
 use super::{Change, Command, Mirror, Program, Refusals, Surroundings};
 
@@ -112,13 +112,20 @@ fn endpoints(verdict: &Verdict) -> BTreeSet<Endpoint> {
     }
 }
 
-/// All endpoints that any flow to the frontend of this one may meet.
-fn of_frontend(table: &ForwardingTable, flow: &Flow) -> BTreeSet<Endpoint> {
-    proxy_nftables::effective(table)
+/// Endpoints that a flow may meet beside those of its verdict, whoever is let in: those of its side of the frontend, and from
+/// inside also those that outsiders meet, which are on this node. All, where no rule says before or after whose it is.
+fn beside(tables: [&ForwardingTable; 2], flow: &Flow) -> BTreeSet<Endpoint> {
+    let is_inside = tables[0].context().origin(flow) != Origin::Outside;
+    let is_ruled = tables.map(|table| table.verdict(flow) != Verdict::NotOurs) == [true; 2];
+    let frontends = tables.into_iter().flat_map(proxy_nftables::effective);
+    frontends
         .filter(|(key, _)| {
             (key.address, key.protocol, key.port) == (flow.destination, flow.protocol, flow.port)
         })
-        .flat_map(|(_, frontend)| [&frontend.inside, &frontend.outside])
+        .flat_map(|(_, frontend)| match (is_ruled, is_inside) {
+            (true, false) => vec![&frontend.outside],
+            _ => vec![&frontend.outside, &frontend.inside],
+        })
         .flat_map(|outcome| outcome.endpoints().iter().copied())
         .collect()
 }
@@ -143,9 +150,9 @@ proptest! {
         let from = Program::compile(&scene.earlier(back), &surroundings);
         let to = Program::compile(&scene.table(), &surroundings);
         let mut held = from.clone();
-        apply(&mut held, &from.diff(&to));
+        apply(&mut held, &from.diff(&to, &scene.table()));
         prop_assert_eq!(in_use(&held), to.clone());
-        prop_assert!(held.diff(&to).is_empty(), "{:?}", held.diff(&to));
+        prop_assert!(held.diff(&to, &scene.table()).is_empty(), "{:?}", held.diff(&to, &scene.table()));
     }
 
     #[test]
@@ -154,7 +161,7 @@ proptest! {
         let from = Program::compile(&scene.earlier(back), &surroundings);
         let to = Program::compile(&scene.table(), &surroundings);
         let mut held = from.clone();
-        apply(&mut held, &from.diff(&to));
+        apply(&mut held, &from.diff(&to, &scene.table()));
         for (key, server) in &from.servers {
             let Some(after) = held.servers.get(key) else {
                 prop_assert!(!to.servers.contains_key(key));
@@ -174,16 +181,15 @@ proptest! {
         let (before, after) = (scene.earlier(back), scene.table());
         let mut held = Program::compile(&before, &surroundings);
         let to = Program::compile(&after, &surroundings);
-        let change = held.diff(&to);
+        let change = held.diff(&to, &scene.table());
         let former = held.clone();
         let (old_rules, new_rules) = (rules(&before, &surroundings), rules(&after, &surroundings));
         let look = |held: &Program, rules: &Rules| {
             for flow in &scene.flows {
                 let verdict = held.walk(rules, flow);
                 let known = [expected(&before, &former, flow), expected(&after, &to, flow)];
-                let own: BTreeSet<_> = [&before, &after].iter().flat_map(|table| of_frontend(table, flow)).collect();
-                let all = known.iter().flat_map(endpoints).chain(own).collect();
-                prop_assert!(endpoints(&verdict).is_subset(&all), "{:?}", verdict);
+                let all = known.iter().flat_map(endpoints).chain(beside([&before, &after], flow)).collect();
+                prop_assert!(endpoints(&verdict).is_subset(&all), "{:?} is beside {:?}", verdict, known);
                 // What comes into being may be refused until it is there.
                 let comes = verdict == Verdict::Reject && known.contains(&Verdict::NotOurs);
                 let forwards = matches!(verdict, Verdict::Forward { .. });
@@ -232,14 +238,14 @@ proptest! {
         let from = without_refused(&Program::compile(&scene.earlier(back), &surroundings));
         let to = Program::compile(&scene.table(), &surroundings);
         let mut held = from.clone();
-        let change = held.diff(&to);
+        let change = held.diff(&to, &scene.table());
         held.apply_all(&change, &refused(&change));
         let mut missing = without_refused(&to);
         // An address that was there before its first refused server stays.
         let stay = from.addresses.iter().filter(|(address, source)| to.addresses.get(address) == Some(source));
         missing.addresses.extend(stay);
         prop_assert_eq!(in_use(&held), missing);
-        let again = held.diff(&to);
+        let again = held.diff(&to, &scene.table());
         apply(&mut held, &again);
         prop_assert_eq!(in_use(&held), to);
     }
@@ -254,7 +260,7 @@ proptest! {
         held.addresses.clear();
         let theirs = held.clone();
         let to = Program::compile(&scene.table(), &surroundings);
-        let change = held.diff(&to);
+        let change = held.diff(&to, &scene.table());
         apply(&mut held, &change);
         for (key, server) in &held.servers {
             prop_assert_eq!(server.foreign, !to.servers.contains_key(key));
@@ -264,6 +270,6 @@ proptest! {
                 prop_assert_eq!(held.servers.get(key), Some(server));
             }
         }
-        prop_assert!(held.diff(&to).is_empty());
+        prop_assert!(held.diff(&to, &scene.table()).is_empty());
     }
 }

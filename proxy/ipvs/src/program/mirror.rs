@@ -7,7 +7,9 @@ use config::scheduler::Scheduler;
 use proxy_nftables::{bound, changed_frontends, effective};
 use proxy_table::{Endpoint, ForwardingTable, TableChange};
 
-use super::{Change, Command, Key, Program, Refusals, Server, Surroundings, source};
+use super::{
+    Change, Command, Key, Program, Refusals, Server, Surroundings, outsiders_come, source,
+};
 
 /// What the kernel holds, and how many frontends share an address.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -56,7 +58,13 @@ impl Mirror {
             let key = changed.key;
             let next = changed.after;
             let next = next.map(|frontend| Server::of(frontend, &self.surroundings));
-            change.add_server(key, self.held.servers.get(&key), next.as_ref());
+            let outsiders_come = changed.after.is_some_and(outsiders_come);
+            change.add_server(
+                key,
+                self.held.servers.get(&key),
+                next.as_ref(),
+                outsiders_come,
+            );
             for (frontend, count) in [(changed.before, -1), (changed.after, 1)] {
                 let address =
                     frontend.and_then(|frontend| bound(key, frontend, &self.surroundings.own));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use config::address::IpFamily;
 use config::scheduler::Scheduler;
 use config::service::Protocol;
-use proxy_nftables::{Choice, Key, bound, effective, left_to_ipvs};
+use proxy_nftables::{Choice, Key, LeftFlows, bound, effective, left_to_ipvs};
 use proxy_table::{Endpoint, Flow, ForwardingTable, Frontend, Verdict};
 
 pub use mirror::Mirror;
@@ -71,9 +71,9 @@ pub enum Command {
 /// Whatever is between two of them, a flow meets no endpoint that it would meet neither before nor after.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Change {
-    /// What comes, before the rules change.
+    /// What comes, before the rules change, and what goes of servers that outsiders meet.
     pub before: Vec<Command>,
-    /// What goes, once the rules have changed.
+    /// What goes, once the rules have changed, and what comes to servers that outsiders do not meet.
     pub after: Vec<Command>,
 }
 
@@ -94,7 +94,17 @@ impl Change {
     }
 
     /// The steps from one server to another at the same place.
-    fn add_server(&mut self, key: Key, held: Option<&Server>, next: Option<&Server>) {
+    ///
+    /// Where Pods and outsiders have different endpoints, the flows that the rules leave may be others than before. A server that
+    /// outsiders meet next has all of its endpoints and no others when the rules change; another keeps what it has until then, if anything:
+    /// so no outsider meets what only Pods may, and it always has an endpoint of before or after.
+    fn add_server(
+        &mut self,
+        key: Key,
+        held: Option<&Server>,
+        next: Option<&Server>,
+        outsiders_come: bool,
+    ) {
         let Some(next) = next else {
             if held.is_some_and(|held| !held.foreign) {
                 self.after.push(Command::RemoveServer(key));
@@ -102,7 +112,6 @@ impl Change {
             return;
         };
         let (scheduler, seconds) = (next.scheduler, next.persistence_seconds);
-        let nobody = BTreeMap::new();
         match held {
             None => {
                 let add = Command::AddServer(key, scheduler, seconds);
@@ -114,28 +123,18 @@ impl Change {
             }
             Some(_) => {}
         }
+        let nobody = BTreeMap::new();
         let held = held.map_or(&nobody, |held| &held.endpoints);
-        for (endpoint, weight) in &next.endpoints {
-            match held.get(endpoint) {
-                None => self.before.push(Command::AddEndpoint(key, *endpoint)),
-                Some(held) if held != weight => {
-                    let set = Command::SetWeight(key, *endpoint, *weight);
-                    self.before.push(set);
-                }
-                Some(_) => {}
-            }
+        let was_idle = held.values().all(|weight| *weight == 0);
+        let additions = next.additions(key, held);
+        match outsiders_come || was_idle {
+            true => self.before.extend(additions),
+            false => self.after.extend(additions),
         }
-        for (endpoint, weight) in held {
-            if next.endpoints.contains_key(endpoint) {
-                continue;
-            }
-            let drains =
-                key.protocol == Protocol::Tcp && scheduler != Scheduler::DestinationHashing;
-            match (drains, weight) {
-                (false, _) => self.after.push(Command::RemoveEndpoint(key, *endpoint)),
-                (true, 0) => {}
-                (true, _) => self.after.push(Command::SetWeight(key, *endpoint, 0)),
-            }
+        let removals = next.removals(key, held);
+        match outsiders_come {
+            true => self.before.extend(removals),
+            false => self.after.extend(removals),
         }
     }
 
@@ -173,6 +172,31 @@ impl Server {
         }
     }
 
+    /// The steps to endpoints that flows begin at.
+    fn additions(&self, key: Key, held: &BTreeMap<Endpoint, u32>) -> impl Iterator<Item = Command> {
+        self.endpoints
+            .iter()
+            .filter_map(move |(endpoint, weight)| match held.get(endpoint) {
+                None => Some(Command::AddEndpoint(key, *endpoint)),
+                Some(held) if held != weight => Some(Command::SetWeight(key, *endpoint, *weight)),
+                Some(_) => None,
+            })
+    }
+
+    /// The steps away from those that are held and no more of the server: where connections end by themselves they may.
+    fn removals(&self, key: Key, held: &BTreeMap<Endpoint, u32>) -> impl Iterator<Item = Command> {
+        let drains =
+            key.protocol == Protocol::Tcp && self.scheduler != Scheduler::DestinationHashing;
+        let gone = held
+            .iter()
+            .filter(|(endpoint, _)| !self.endpoints.contains_key(endpoint));
+        gone.filter_map(move |(endpoint, weight)| match (drains, weight) {
+            (false, _) => Some(Command::RemoveEndpoint(key, *endpoint)),
+            (true, 0) => None,
+            (true, _) => Some(Command::SetWeight(key, *endpoint, 0)),
+        })
+    }
+
     fn head(&self) -> (Scheduler, Option<NonZeroU32>, bool) {
         (self.scheduler, self.persistence_seconds, self.foreign)
     }
@@ -201,11 +225,15 @@ impl Program {
     }
 
     /// The steps from `self` to `next`. Endpoints that are only waiting for their connections to end are not missed.
-    pub fn diff(&self, next: &Self) -> Change {
+    /// The table is the one that `next` is compiled from.
+    pub fn diff(&self, next: &Self, table: &ForwardingTable) -> Change {
+        let outsiders_come = effective(table).filter(|(_, frontend)| outsiders_come(frontend));
+        let outsiders_come: BTreeSet<Key> = outsiders_come.map(|(key, _)| key).collect();
         let mut change = Change::default();
         let keys: BTreeSet<_> = self.servers.keys().chain(next.servers.keys()).collect();
         for key in keys {
-            change.add_server(*key, self.servers.get(key), next.servers.get(key));
+            let (held, next) = (self.servers.get(key), next.servers.get(key));
+            change.add_server(*key, held, next, outsiders_come.contains(key));
         }
         let addresses: BTreeSet<_> = self.addresses.keys().chain(next.addresses.keys()).collect();
         for address in addresses {
@@ -283,6 +311,11 @@ impl Program {
             weightless.map(|(endpoint, _)| (*key, *endpoint))
         })
     }
+}
+
+/// Whether the rules leave flows of outsiders to IPVS.
+fn outsiders_come(frontend: &Frontend) -> bool {
+    left_to_ipvs(frontend).is_some_and(|(flows, _)| flows != LeftFlows::Inside)
 }
 
 /// The source of what the node itself sends to an address: its own first one of the family, as on any other way out.
