@@ -1,6 +1,7 @@
 //! The seam between the shell and what in the kernel forwards.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use proxy_table::{ForwardingTable, TableChange};
 
@@ -23,6 +24,12 @@ pub trait DataPlane: Send + 'static {
         table: &ForwardingTable,
         changes: &[TableChange],
     ) -> Result<Sent, PlaneError>;
+
+    /// Whether what the last sync brought forwards an address of the table: not so if the machine lacks what its family takes, or
+    /// the kernel refused it alone.
+    fn forwards(&self, _address: IpAddr) -> bool {
+        true
+    }
 
     /// Whether the kernel still has the rules as we left them, as far as is known: a look takes no time to speak of, or is had
     /// so seldom that it takes one part in fifty of it. Changes wait meanwhile. What cannot be looked at counts as intact.

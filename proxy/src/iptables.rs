@@ -1,5 +1,7 @@
 //! The iptables data plane, put to the seam.
 
+use std::net::IpAddr;
+
 use config_runtime::chain::Chain;
 use proxy::data_plane::{DataPlane, Description, PlaneError, Sent, sent};
 use proxy::metrics::{Metrics, Rules};
@@ -91,6 +93,10 @@ impl DataPlane for Iptables {
         }
         self.count();
         sent(outcome)
+    }
+
+    fn forwards(&self, address: IpAddr) -> bool {
+        self.plane.forwards(address)
     }
 
     fn is_intact(&mut self) -> bool {

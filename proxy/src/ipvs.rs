@@ -1,6 +1,7 @@
 //! The IPVS data plane, put to the seam.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use config::scheduler::Scheduler;
@@ -84,6 +85,10 @@ impl DataPlane for Ipvs {
         let outcome = self.plane.update(table, changes, Instant::now());
         self.say_what_is_missing();
         sent(outcome)
+    }
+
+    fn forwards(&self, address: IpAddr) -> bool {
+        self.plane.forwards(address)
     }
 
     fn is_intact(&mut self) -> bool {

@@ -164,6 +164,14 @@ impl DataPlane for Plane {
         }
     }
 
+    fn forwards(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Nftables(_) => true,
+            Self::Iptables(plane) => plane.forwards(address),
+            Self::Ipvs(plane) => plane.forwards(address),
+        }
+    }
+
     fn is_intact(&mut self) -> bool {
         match self {
             Self::Nftables(plane) => !plane.is_disturbed(),

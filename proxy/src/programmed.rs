@@ -64,6 +64,16 @@ impl Tally {
         self.count.clear();
     }
 
+    /// These are told again.
+    pub fn touch(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.touched.extend(addresses);
+    }
+
+    /// All that Services have are told again.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.count.keys());
+    }
+
     /// What was touched since this was asked last, and whether some Service has it now.
     pub fn take_touched(&mut self) -> Vec<(IpAddr, bool)> {
         let touched = std::mem::take(&mut self.touched).into_iter();

@@ -102,6 +102,8 @@ pub struct Worker<P> {
     without_local: WithoutLocal,
     /// The nodes that were silent at the last job.
     suspects: BTreeSet<NodeName>,
+    /// Addresses that Services have and the kernel does not forward.
+    withheld: BTreeSet<IpAddr>,
     /// What nobody was told yet of where connections may go: the kernel refused.
     expected: Expected,
     /// Whether what the kernel holds is unknown: at the start, and after an error.
@@ -117,6 +119,7 @@ impl<P: DataPlane> Worker<P> {
             tally: Tally::default(),
             without_local: WithoutLocal::default(),
             suspects: BTreeSet::new(),
+            withheld: BTreeSet::new(),
             expected: Expected::default(),
             unsure: true,
         }
@@ -182,7 +185,7 @@ impl<P: DataPlane> Worker<P> {
         // Whether what a sync that failed brought is in the kernel, the next one finds out.
         let told = sent
             .is_ok()
-            .then(|| (self.tally.take_touched(), mem::take(&mut self.expected)));
+            .then(|| (self.announceable(whole), mem::take(&mut self.expected)));
         let (announceable, expected) = told.unwrap_or_default();
         let was_unsure = mem::replace(&mut self.unsure, sent.is_err());
         let changed = sent.as_ref().is_ok_and(|sent| sent.anything);
@@ -197,6 +200,22 @@ impl<P: DataPlane> Worker<P> {
             without_local: self.without_local,
             size: (self.table.services().len(), self.table.frontends().len()),
         }
+    }
+
+    /// What became of addresses, or may have: of all after everything was compared.
+    fn announceable(&mut self, whole: bool) -> Vec<(IpAddr, bool)> {
+        if whole {
+            self.tally.touch_all();
+        }
+        self.tally.touch(mem::take(&mut self.withheld));
+        let mut told = self.tally.take_touched();
+        for (address, here) in &mut told {
+            if *here && !self.plane.forwards(*address) {
+                self.withheld.insert(*address);
+                *here = false;
+            }
+        }
+        told
     }
 
     /// Looks whether the kernel still holds the rules; if not, the next job reads back.

@@ -1,6 +1,7 @@
 //! The worker with a kernel that now and then refuses, and the pending work around it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::name::NodeName;
@@ -31,6 +32,7 @@ struct Kernel {
     refuse: bool,
     settled: usize,
     gone: bool,
+    unforwarded: BTreeSet<IpAddr>,
 }
 
 impl Fake {
@@ -68,6 +70,10 @@ impl DataPlane for Fake {
             );
         }
         Ok(Sent { anything: true })
+    }
+
+    fn forwards(&self, address: IpAddr) -> bool {
+        !self.kernel().unforwarded.contains(&address)
     }
 
     fn is_intact(&mut self) -> bool {
@@ -375,6 +381,38 @@ fn only_services_with_endpoints_on_a_node_that_fell_silent_are_compiled_again() 
         assert_eq!(job.suspects, silent);
         let compiled: BTreeSet<_> = job.services.into_iter().map(|(key, _)| key).collect();
         assert_eq!(compiled, on_node_2);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_announces_what_the_kernel_does_not_forward(
+        scene in any_scene(8), lacking in proptest::collection::vec((any::<bool>(), any::<bool>()), 8)
+    ) {
+        let Scene { context, steps, .. } = scene;
+        let (fake, other) = (Fake::default(), Fake::default());
+        let mut worker = Worker::new(fake.clone(), Arc::clone(&context));
+        let mut complete = Worker::new(other, context);
+        let (mut told, mut all) = (BTreeSet::new(), BTreeSet::new());
+        let learn = |held: &mut BTreeSet<IpAddr>, news: Vec<(IpAddr, bool)>| {
+            for (address, here) in news {
+                if here { held.insert(address) } else { held.remove(&address) };
+            }
+        };
+        for (step, (lacks_ipv6, settle)) in steps.iter().zip(lacking) {
+            let job = || Job { settle, ..job(std::slice::from_ref(step)) };
+            learn(&mut all, complete.run(job()).announceable);
+            // What can be had changes when everything is compared.
+            if settle {
+                let ipv6 = all.iter().filter(|address| lacks_ipv6 && address.is_ipv6());
+                fake.kernel().unforwarded = ipv6.copied().collect();
+            }
+            learn(&mut told, worker.run(job()).announceable);
+            let forwarded: BTreeSet<_> = all.difference(&fake.kernel().unforwarded).copied().collect();
+            prop_assert_eq!(&told, &forwarded);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The data plane as the proxy uses it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use config::address::IpFamily;
@@ -73,6 +74,12 @@ impl Iptables {
     /// Why IPv6 is left out, if the kernel has it and iptables cannot write rules for it: then IPv4 is served alone.
     pub fn lacks_ipv6(&self) -> Option<&LacksIpv6> {
         self.lacks_ipv6.as_ref()
+    }
+
+    /// Whether rules for the family of an address can be had.
+    pub fn forwards(&self, address: IpAddr) -> bool {
+        let family = IpFamily::of(address);
+        self.families().any(|served| served == family)
     }
 
     fn families(&self) -> impl Iterator<Item = IpFamily> + use<> {

@@ -39,6 +39,8 @@ fn where_iptables_has_no_ipv6_ipv4_is_served_alone_until_it_has() {
         folder.refuse_ipv6();
         let mut plane = folder.open(backend);
         plane.settle(&table).unwrap();
+        assert!(!plane.forwards("2001:db8::1".parse().unwrap()));
+        assert!(plane.forwards("192.0.2.1".parse().unwrap()));
         let lacks = plane.lacks_ipv6().unwrap();
         assert!(matches!(lacks, LacksIpv6::Refused(_)), "{lacks}");
         assert!(plane.is_as_left().unwrap());
@@ -46,7 +48,7 @@ fn where_iptables_has_no_ipv6_ipv4_is_served_alone_until_it_has() {
         folder.have_ipv6();
         assert!(!plane.is_as_left().unwrap(), "IPv6 can be had now");
         plane.settle(&table).unwrap();
-        assert!(plane.lacks_ipv6().is_none());
+        assert!(plane.lacks_ipv6().is_none() && plane.forwards("2001:db8::1".parse().unwrap()));
         let held = folder.kernel(backend).read().unwrap();
         assert_eq!(families(&held), [IpFamily::V4, IpFamily::V6]);
         assert!(Iptables::remove(Some(backend.other())).unwrap());

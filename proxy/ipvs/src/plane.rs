@@ -1,6 +1,7 @@
 //! The data plane as the proxy uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,11 @@ impl Ipvs {
     /// settled.
     pub fn refused(&self) -> &Refusals {
         &self.refused
+    }
+
+    /// Whether the kernel took the servers and the route of an address.
+    pub fn forwards(&self, address: IpAddr) -> bool {
+        !self.refused.concern(address)
     }
 
     /// Asks anew for those that the table names, but for those in use; the ones that are missing. The one for all other

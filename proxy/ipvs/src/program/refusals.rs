@@ -55,6 +55,13 @@ impl Refusals {
         !self.steps.contains_key(step) && !self.forestall(step)
     }
 
+    /// Whether an address is not served as it should be: a server of it is missing, or the route.
+    pub fn concern(&self, address: IpAddr) -> bool {
+        let is_its_route =
+            |step: &Command| matches!(step, Command::AddAddress(route, _) if *route == address);
+        self.addresses.contains(&address) || self.steps.keys().any(is_its_route)
+    }
+
     /// Takes in those of further steps.
     pub fn extend(&mut self, further: Self) {
         self.steps.extend(further.steps);
